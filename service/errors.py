@@ -1,0 +1,50 @@
+"""The tree of domain errors. It knows no HTTP: `service.api.problems` maps kinds to statuses.
+
+    SidrecError
+    ├── InvalidInput          a value that the caller sent cannot be used; names the field
+    ├── NotFound              the thing named does not exist
+    ├── HistoryUnavailable    the history store (Redis) does not answer
+    ├── Overloaded            more work than this process admits
+    └── EngineError           the engine could not answer this query
+        └── EngineDead        the engine will not answer any query again
+"""
+
+
+class SidrecError(Exception):
+    """Base of everything that the service raises on purpose."""
+
+
+class InvalidInput(SidrecError):
+    """A value that the caller sent cannot be used.
+
+    `field` is a dotted path into the request (`history.3`), `reason` a sentence for its author.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class NotFound(SidrecError):
+    """The thing named in the request does not exist."""
+
+
+class HistoryUnavailable(SidrecError):
+    """The history store does not answer; nothing was acknowledged."""
+
+
+class Overloaded(SidrecError):
+    """More requests are in flight than this process admits; retry after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineError(SidrecError):
+    """The engine could not answer this query."""
+
+
+class EngineDead(EngineError):
+    """The engine has stopped; every query in flight and to come ends with this error."""
