@@ -1,12 +1,12 @@
 """The tree of domain errors. It knows no HTTP: `service.api.problems` maps kinds to statuses.
 
-    SidrecError
-    ├── InvalidInput          a value that the caller sent cannot be used; names the field
-    ├── NotFound              the thing named does not exist
-    ├── HistoryUnavailable    the history store (Redis) does not answer
-    ├── Overloaded            more work than this process admits
-    └── EngineError           the engine could not answer this query
-        └── EngineDead        the engine will not answer any query again
+SidrecError
+├── InvalidInput          a value that the caller sent cannot be used; names the field
+├── NotFound              the thing named does not exist
+├── HistoryUnavailable    the history store (Redis) does not answer
+├── Overloaded            more work than this process admits
+└── EngineError           the engine could not answer this query
+    └── EngineDead        the engine will not answer any query again
 """
 
 

@@ -1,0 +1,180 @@
+"""The items of a bundle, one row each, in the order of their SIDs.
+
+A row number is therefore also an item's place in the trie. Columns: `item_id`, `title`, `codes`,
+`popularity`, and whatever attributes the items came with.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from model_store.errors import BundleError
+from model_store.sid import END, Codes, SidSpec, sort_order
+
+SCENES = "popularity_by_scene"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """table: one row an item; codes: (items, depth), `END` behind a shorter SID."""
+
+    table: pa.Table
+    codes: Codes
+    _popular: dict[str | None, npt.NDArray[np.int64]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_items(cls, items: Sequence[dict[str, Any]], spec: SidSpec) -> "Catalogue":
+        """From items with `item_id`, `sid` and any attributes; sorts them.
+
+        Raises `BundleError` for items that lack an id or a SID, and for columns whose values have
+        no common type; `SidError` for SIDs that do not follow `spec`.
+        """
+        problems = [
+            f"item {i + 1}: {name} must be a non-empty string, not {item.get(name)!r}"
+            for name in ("item_id", "sid")
+            for i, item in enumerate(items)
+            if not isinstance(item.get(name), str) or not item[name]
+        ]
+        if problems or not items:
+            raise BundleError(problems[:20] or ["there are no items"])
+        codes = spec.parse([item["sid"] for item in items])
+        order = sort_order(codes)
+        names = dict.fromkeys(name for item in items for name in item if name != "sid")
+        columns = {name: _column(name, [items[i].get(name) for i in order]) for name in names}
+        columns.setdefault("title", pa.nulls(len(items), pa.string()))
+        columns.setdefault("popularity", pa.array(np.zeros(len(items))))
+        return cls(pa.table(columns), codes[order])
+
+    @classmethod
+    def read(cls, path: Path) -> "Catalogue":
+        """Reads a Parquet file that `write` made. Raises `BundleError` for anything else."""
+        try:
+            table = pq.read_table(path)
+            listed = table.column("codes").combine_chunks()
+            codes = listed.flatten().to_numpy().reshape(len(table), listed.type.list_size)
+        except (pa.ArrowException, OSError, KeyError, AttributeError, ValueError) as error:
+            raise BundleError([f"{path.name}: not a catalogue: {error}"]) from error
+        missing = {"item_id", "title", "popularity"} - set(table.column_names)
+        if missing:
+            raise BundleError([f"{path.name}: no column {name}" for name in sorted(missing)])
+        return cls(table.drop_columns(["codes"]), codes.astype(np.int32))
+
+    def write(self, path: Path) -> None:
+        flat = pa.array(self.codes.astype(np.int32).ravel())
+        codes = pa.FixedSizeListArray.from_arrays(flat, self.codes.shape[1])
+        pq.write_table(self.table.append_column("codes", codes), path, compression="zstd")
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @cached_property
+    def item_ids(self) -> list[str]:
+        return [str(item_id) for item_id in self.table.column("item_id").to_pylist()]
+
+    @cached_property
+    def titles(self) -> list[str | None]:
+        return [
+            None if title is None else str(title)
+            for title in self.table.column("title").to_pylist()
+        ]
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Row of each item id."""
+        return {item_id: row for row, item_id in enumerate(self.item_ids)}
+
+    @cached_property
+    def popularity(self) -> npt.NDArray[np.float64]:
+        return _floats(self.table.column("popularity"))
+
+    @property
+    def scenes(self) -> list[str]:
+        """The scenes for which popularity is known."""
+        if SCENES not in self.table.column_names:
+            return []
+        return [str(field.name) for field in self.table.schema.field(SCENES).type]
+
+    def popular(self, scene: str | None = None) -> npt.NDArray[np.int64]:
+        """All rows, most popular first; in a scene where the catalogue counts by scene."""
+        known = scene if scene in self.scenes else None
+        if known not in self._popular:
+            count = self.popularity
+            if known is not None:
+                count = _floats(pc.struct_field(self.table.column(SCENES), known))
+            self._popular[known] = np.lexsort((np.arange(len(self)), -self.popularity, -count))
+        return self._popular[known]
+
+    def attributes(self, row: int) -> dict[str, Any]:
+        """Everything known of one item, its codes aside."""
+        values: dict[str, Any] = self.table.slice(row, 1).to_pylist()[0]
+        return values
+
+    def problems(self, spec: SidSpec) -> list[str]:
+        """What is wrong with these items, one line each."""
+        found = []
+        if self.codes.shape[1] != spec.depth:
+            return [f"catalogue: codes have {self.codes.shape[1]} levels, the spec {spec.depth}"]
+        for i, level in enumerate(spec.levels):
+            lowest = END if spec.extra and i == spec.depth - 1 else 0
+            column = self.codes[:, i]
+            found += [
+                f"catalogue: item {self.item_ids[row]!r} has code {column[row]} at level"
+                f" {i + 1}, outside 0..{level.size - 1}"
+                for row in np.flatnonzero((column < lowest) | (column >= level.size))[:3]
+            ]
+        counts = pc.value_counts(self.table.column("item_id"))
+        repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+        found += [
+            f"catalogue: {entry['counts']} items have the id {entry['values']!r}"
+            for entry in repeated[:3].to_pylist()
+        ]
+        if not found and (sort_order(self.codes) != np.arange(len(self))).any():
+            found.append("catalogue: items are not in the order of their SIDs")
+        return found
+
+
+def read_items(path: Path) -> list[dict[str, Any]]:
+    """Items from JSON lines, gzipped or not. Raises `BundleError` naming the lines at fault."""
+    return list(_json_lines(path))
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    problems = []
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                value, reason = None, str(error)
+            else:
+                reason = "not a JSON object"
+            if isinstance(value, dict):
+                yield value
+            else:
+                problems.append(f"{path.name}, line {number}: {reason}")
+    if problems:
+        raise BundleError(problems[:20])
+
+
+def _column(name: str, values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError) as error:
+        raise BundleError([f"attribute {name!r}: {error}"]) from error
+
+
+def _floats(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    filled = pc.fill_null(pc.cast(column, pa.float64()), 0.0)
+    return np.asarray(filled.to_numpy(), np.float64)

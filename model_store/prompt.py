@@ -1,0 +1,76 @@
+"""The prompt template of a bundle: profile, scene and history become text.
+
+Training and serving render through this one module, so that a model is always asked in the words
+it was trained on. It knows text only: no tokenizer, no length limit.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_PLACEHOLDER = re.compile(r"\{profile\}|\{scene\}")
+
+Profile = Mapping[str, str]
+
+
+class ProfileField(BaseModel):
+    """One field of a user's profile: how it reads, which values it may have, and what stands for
+    a value that is missing or not among them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    text: str
+    values: tuple[str, ...] | None = None
+    unknown: str = "unknown"
+
+    def render(self, profile: Profile) -> str:
+        value = profile.get(self.name, self.unknown)
+        known = self.values is None or value in self.values
+        return self.text.replace("{}", value if known else self.unknown)
+
+
+class PromptTemplate(BaseModel):
+    """`text` with the placeholder `{history}` and, where the model was trained so, `{profile}`
+    and `{scene}`. SIDs of the history are joined by `separator`, profile fields by
+    `profile_separator`; a profile without declared fields renders as `name: value`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    separator: str = ", "
+    profile: tuple[ProfileField, ...] = ()
+    profile_separator: str = ","
+    scenes: tuple[str, ...] = Field(default=(), description="scene names that the bundle knows")
+
+    @field_validator("text")
+    @classmethod
+    def _one_history(cls, text: str) -> str:
+        if text.count("{history}") != 1:
+            raise ValueError("the template must contain {history} exactly once")
+        return text
+
+    def render(
+        self, history: Sequence[str], profile: Profile | None = None, scene: str | None = None
+    ) -> str:
+        """The prompt for SIDs in time order, oldest first."""
+        before, after = self.around(profile, scene)
+        return before + self.separator.join(history) + after
+
+    def around(self, profile: Profile | None = None, scene: str | None = None) -> tuple[str, str]:
+        """The text before and after the history."""
+        values = {"{profile}": self._profile(profile or {}), "{scene}": scene or ""}
+        # One pass: a value that happens to contain a placeholder stays what it is.
+        before, after = (
+            _PLACEHOLDER.sub(lambda match: values[match[0]], part)
+            for part in self.text.split("{history}")
+        )
+        return before, after
+
+    def _profile(self, profile: Profile) -> str:
+        if self.profile:
+            parts = [field.render(profile) for field in self.profile]
+        else:
+            parts = [f"{name}: {value}" for name, value in profile.items()]
+        return self.profile_separator.join(parts)

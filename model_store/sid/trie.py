@@ -1,0 +1,183 @@
+"""The prefix trie of a catalogue's SIDs, as flat arrays.
+
+Items are sorted by their codes, so every node of the trie is a contiguous range of items, and the
+children of a node are a contiguous range of nodes one level deeper (compressed sparse rows). Codes
+stay local to their codebook: no table is as large as a vocabulary. A SID shorter than the deepest
+one continues with the code `END`, so that every item has a path of exactly `depth` codes and the
+levels need no special case; following `END` costs no probability.
+
+Work per call is proportional to the children that come back, never to the number of items. The
+flattened layout follows the idea of STATIC (Su et al., 2026); the item ranges are ours.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model_store.errors import SidError
+from model_store.sid.spec import END, Codes
+
+
+def sort_order(codes: Codes) -> npt.NDArray[np.int64]:
+    """The order in which items stand in a trie: by codes, `END` first; equal SIDs keep theirs."""
+    key = _keys(codes)
+    if key is None:
+        return np.lexsort(codes.T[::-1]).astype(np.int64)
+    return np.argsort(key, kind="stable")
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """Children of a list of nodes, in the order of the list, then by code.
+
+    `parent` (m,) is the position in the list, `node` (m,) the node one level deeper, `code` (m,)
+    the code on the way to it or `END`.
+    """
+
+    parent: Tensor
+    node: Tensor
+    code: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Trie:
+    """Nodes at depth 0 (the root) to `depth` (the leaves), numbered by code order in each depth.
+
+    codes:       (items, depth) the sorted code matrix, `END` behind a shorter SID
+    code:        for depth d ≥ 1 at index d-1: (nodes,) the code on the way to the node
+    first_row:   per depth: (nodes + 1,) the items under node i are rows first[i] to first[i+1]-1
+    first_child: per depth but the last: (nodes + 1,) likewise its children, one level deeper
+    has_end:     per level: whether any code there is `END`
+    """
+
+    codes: Tensor
+    code: tuple[Tensor, ...]
+    first_row: tuple[Tensor, ...]
+    first_child: tuple[Tensor, ...]
+    has_end: tuple[bool, ...]
+
+    @classmethod
+    def build(cls, codes: Codes) -> "Trie":
+        """Builds the trie of items in SID order, `codes` (items, depth) sorted by `sort_order`.
+
+        Raises `SidError` when there are no items, when they are not sorted, or when a code
+        follows an `END`.
+        """
+        _check(codes)
+        items, depth = codes.shape
+        matrix = torch.from_numpy(np.ascontiguousarray(codes, _code_type(codes)))
+        starts = [torch.tensor([0, items], dtype=torch.int32)]
+        code, first_child = [], []
+        opens = torch.zeros(items, dtype=torch.bool)
+        opens[0] = True
+        for d in range(depth):
+            opens[1:] |= matrix[1:, d] != matrix[:-1, d]
+            first = opens.nonzero().flatten()
+            code.append(matrix[first, d])
+            starts.append(torch.cat([first, first.new_tensor([items])]).to(torch.int32))
+            first_child.append(torch.searchsorted(starts[-1], starts[-2], out_int32=True))
+        has_end = tuple(bool((level == END).any()) for level in code)
+        return cls(matrix, tuple(code), tuple(starts), tuple(first_child), has_end)
+
+    @property
+    def depth(self) -> int:
+        return len(self.code)
+
+    @property
+    def n_items(self) -> int:
+        return self.codes.shape[0]
+
+    def n_nodes(self, depth: int) -> int:
+        return self.first_row[depth].shape[0] - 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, code matrix included."""
+        held = (self.codes, *self.code, *self.first_row, *self.first_child)
+        return sum(tensor.nbytes for tensor in held)
+
+    def to(self, device: torch.device | str) -> "Trie":
+        """The same trie with its arrays on another device."""
+        return replace(
+            self,
+            codes=self.codes.to(device),
+            code=tuple(t.to(device) for t in self.code),
+            first_row=tuple(t.to(device) for t in self.first_row),
+            first_child=tuple(t.to(device) for t in self.first_child),
+        )
+
+    def children(self, depth: int, nodes: Tensor) -> Children:
+        """Children of `nodes` (n,) at `depth`, which lie at depth + 1."""
+        starts = self.first_child[depth]
+        first = starts[nodes].long()
+        count = starts[nodes + 1].long() - first
+        parent = torch.repeat_interleave(count)
+        # A child's number is its place in the whole list, moved by what its parent's run needs.
+        shift = first - (count.cumsum(0) - count)
+        node = torch.arange(parent.shape[0], device=nodes.device) + shift[parent]
+        return Children(parent, node, self.code[depth][node].long())
+
+    def rows(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """The items under `nodes` (n,) at `depth`: first row and the row behind the last."""
+        starts = self.first_row[depth]
+        return starts[nodes], starts[nodes + 1]
+
+    def only_ends(self, depth: int, nodes: Tensor) -> Tensor:
+        """Whether all that follows `nodes` (any shape) at `depth` is `END`: a complete SID."""
+        if not self.has_end[depth]:
+            return torch.zeros_like(nodes, dtype=torch.bool)
+        starts = self.first_child[depth]
+        first = starts[nodes]
+        return (starts[nodes + 1] - first == 1) & (self.code[depth][first] == END)
+
+    def find(self, codes: Codes) -> npt.NDArray[np.int64]:
+        """The leaf of each SID (n, depth), or -1 where no item has it."""
+        wanted = torch.from_numpy(np.asarray(codes, np.int64))
+        alive = torch.arange(len(wanted))
+        node = torch.zeros(len(wanted), dtype=torch.long)
+        for d in range(self.depth):
+            below = self.children(d, node)
+            hit = below.code == wanted[alive[below.parent], d]
+            alive, node = alive[below.parent[hit]], below.node[hit]
+        leaf = np.full(len(wanted), -1, np.int64)
+        leaf[alive.numpy()] = node.numpy()
+        return leaf
+
+
+def _code_type(codes: Codes) -> type[np.int16] | type[np.int32]:
+    return np.int16 if codes.max() <= np.iinfo(np.int16).max else np.int32
+
+
+def _keys(codes: Codes) -> npt.NDArray[np.int64] | None:
+    """One sortable integer per SID, or None where the codebooks need more than 63 bits."""
+    if len(codes) == 0:
+        return np.empty(0, np.int64)
+    sizes = [int(size) for size in codes.max(axis=0) + 2]
+    if np.prod(np.array(sizes, dtype=object)) >= 2**63:
+        return None
+    key = np.zeros(len(codes), np.int64)
+    for level, size in enumerate(sizes):
+        key *= size
+        key += codes[:, level]
+        key += 1
+    return key
+
+
+def _check(codes: Codes) -> None:
+    if codes.ndim != 2 or 0 in codes.shape:
+        raise SidError("a trie needs at least one item and one level")
+    if codes.min() < END:
+        raise SidError(f"codes below {END}")
+    if ((codes[:, :-1] == END) & (codes[:, 1:] != END)).any():
+        raise SidError("a code follows the end of a SID")
+    key = _keys(codes)
+    in_order = (
+        (np.diff(key) >= 0).all()
+        if key is not None
+        else (sort_order(codes) == np.arange(len(codes))).all()
+    )
+    if not in_order:
+        raise SidError("items are not in the order of their SIDs")

@@ -1,0 +1,139 @@
+"""A store keeps bundles as `name/version/`, numbered from 1. A version appears all at once."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from model_store.bundle import CATALOGUE, MANIFEST, MODEL, Manifest, file_entries, validate
+from model_store.catalogue import Catalogue, read_items
+from model_store.errors import BundleError
+from model_store.prompt import PromptTemplate
+from model_store.sid import infer_spec
+
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+class Store:
+    """Versions of bundles below one local folder."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def versions(self, name: str) -> list[int]:
+        """Complete versions of a bundle, ascending."""
+        folders = (self.root / name).glob("*/" + MANIFEST)
+        return sorted(int(f.parent.name) for f in folders if f.parent.name.isdigit())
+
+    def path(self, name: str, version: int) -> Path:
+        return self.root / name / str(version)
+
+    def publish(self, manifest: Manifest, fill: Callable[[Path], None]) -> Path:
+        """Adds the next version of `manifest.name`: `fill` writes its files into a folder.
+
+        The manifest is completed (version, checksums) and written last, the whole is validated,
+        and only then gets its number. Raises `BundleError` and leaves nothing behind otherwise.
+        """
+        home = self.root / manifest.name
+        home.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=home))
+        try:
+            staging.chmod(0o755)
+            fill(staging)
+            while True:
+                version = max(self.versions(manifest.name), default=0) + 1
+                complete = manifest.model_copy(
+                    update={"version": version, "files": file_entries(staging)}
+                )
+                (staging / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n")
+                if problems := validate(staging):
+                    raise BundleError(problems)
+                try:
+                    os.rename(staging, self.path(manifest.name, version))
+                except OSError:
+                    if not self.path(manifest.name, version).exists():
+                        raise
+                    continue  # another publisher took the number
+                return self.path(manifest.name, version)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+
+
+def create_bundle(
+    store: Store,
+    *,
+    name: str,
+    model: Path,
+    items: Path,
+    prompt: PromptTemplate,
+    quantizer: Path | None = None,
+    training: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> Path:
+    """Makes a bundle from a model folder in the Hugging Face layout and an items file.
+
+    `items` is JSON lines with item_id, sid and any attributes. The SID spec is read off the SIDs
+    and the tokenizer's vocabulary. Returns the folder of the new version; raises `BundleError`
+    with every problem, or `SidError`, and then leaves nothing behind.
+    """
+    _check_model_folder(model)
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    rows = read_items(items)
+    spec = infer_spec([str(row.get("sid")) for row in rows], tokenizer.get_vocab())
+    catalogue = Catalogue.from_items(rows, spec)
+    if not prompt.scenes:
+        prompt = prompt.model_copy(update={"scenes": tuple(catalogue.scenes)})
+
+    def fill(folder: Path) -> None:
+        (folder / MODEL).mkdir()
+        for pattern in _MODEL_FILES + _TOKENIZER_FILES:
+            for file in model.glob(pattern):
+                shutil.copyfile(file, folder / MODEL / file.name)
+        catalogue.write(folder / CATALOGUE)
+        if quantizer is not None:
+            shutil.copytree(quantizer, folder / "quantizer")
+
+    manifest = Manifest(
+        name=name,
+        version=1,
+        created=datetime.now(UTC).replace(microsecond=0),
+        sid=spec,
+        prompt=prompt,
+        training=dict(training or {}),
+        metrics=dict(metrics or {}),
+    )
+    return store.publish(manifest, fill)
+
+
+def _check_model_folder(model: Path) -> None:
+    """Raises `BundleError` for what a model folder lacks."""
+    problems = [
+        f"{model}: no {name}"
+        for name in ("config.json", "tokenizer.json")
+        if not (model / name).is_file()
+    ]
+    if not list(model.glob("*.safetensors")):
+        pickles = sorted(p.name for p in model.glob("*.bin")) + sorted(
+            p.name for p in model.glob("*.pt*")
+        )
+        hint = f" ({', '.join(pickles)} is a pickle: convert it)" if pickles else ""
+        problems.append(f"{model}: no *.safetensors{hint}")
+    index = model / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text())["weight_map"].values())
+        problems += [f"{model}: no {s}" for s in sorted(shards) if not (model / s).is_file()]
+    if problems:
+        raise BundleError(problems)

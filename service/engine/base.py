@@ -1,0 +1,98 @@
+"""The contract of an engine: prompts in, beams of real SIDs out.
+
+An engine knows tokens and the trie. It knows no users, no items' titles, no Redis and no HTTP.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from model_store.sid import Eligibility, Trie
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search: the tokens of a prompt, how many beams, and which items may be found.
+
+    `eligible` None allows the whole catalogue.
+    """
+
+    prompt_token_ids: Sequence[int]
+    beam_width: int
+    eligible: Eligibility | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """One SID found.
+
+    codes: its codes, without `END`
+    score: sum of the log-probabilities of its tokens under the softmax over the full vocabulary
+    rows:  the catalogue rows that carry this SID, eligible or not
+    """
+
+    codes: tuple[int, ...]
+    score: float
+    rows: range
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """A snapshot for the metrics: queries waiting, and sizes of batches run since the last one."""
+
+    queue_depth: int
+    batch_sizes: Sequence[int]
+
+
+class Engine(ABC):
+    """Constrained beam search over the SIDs of one bundle.
+
+    Beams come back best first; equal scores are ordered by code. A query gets
+    min(beam_width, eligible SIDs) beams, always. All engines agree on the beams of a query, and on
+    scores within 1e-3 in fp32.
+    """
+
+    trie: Trie
+    max_prompt_tokens: int
+    """Longest prompt that leaves room for a SID."""
+
+    @abstractmethod
+    def search_batch(self, queries: Sequence[Query]) -> list[list[Beam]]:
+        """Searches for all queries and blocks until they are done; safe from any thread.
+
+        Raises `EngineError` for a query that cannot be answered (no tokens, or too many).
+        """
+
+    @abstractmethod
+    async def search(self, query: Query) -> list[Beam]:
+        """Searches for one query, together with those that other callers have in flight.
+
+        A caller that is cancelled before its query starts costs nothing. Raises `EngineError`
+        for this query alone, `EngineDead` when no query will be answered any more.
+        """
+
+    @property
+    @abstractmethod
+    def alive(self) -> bool:
+        """Whether a query handed in now can be answered."""
+
+    @abstractmethod
+    def stats(self) -> EngineStats:
+        """What has happened since the last call."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends queries still waiting with `EngineDead` and frees what the engine holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

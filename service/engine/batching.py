@@ -1,0 +1,175 @@
+"""Queries of concurrent callers become batches, on one thread of the engine's own.
+
+The thread takes the oldest waiting query and with it those of the same beam width that fit the
+token budget, so batches grow by themselves while the model is busy and nobody waits for company.
+"""
+
+import asyncio
+import threading
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from service.engine.base import Beam, Engine, EngineStats, Query
+from service.errors import EngineDead, EngineError
+
+
+@dataclass(slots=True)
+class _Waiting:
+    query: Query
+    future: asyncio.Future[list[Beam]]
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def finish(self, outcome: list[Beam] | BaseException) -> None:
+        """Hands the outcome to the caller's loop; a caller that has gone is left alone."""
+
+        def settle() -> None:
+            if self.future.done():
+                return
+            if isinstance(outcome, BaseException):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
+
+        try:
+            self.loop.call_soon_threadsafe(settle)
+        except RuntimeError:  # the loop has been closed: nobody waits any more
+            return
+
+
+class BatchingEngine(Engine):
+    """An engine that implements `_run` for one batch of equal beam width, and gets the rest.
+
+    `batch_tokens` bounds the prompt tokens of one batch; a longer prompt runs alone.
+    """
+
+    def __init__(self, *, batch_tokens: int) -> None:
+        self._batch_tokens = batch_tokens
+        self._waiting: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._running = threading.Lock()
+        self._closing = False
+        self._batch_sizes: list[int] = []
+        self._thread = threading.Thread(target=self._work, name="sidrec-engine", daemon=True)
+        self._thread.start()
+
+    @abstractmethod
+    def _run(self, queries: Sequence[Query]) -> list[list[Beam]]:
+        """Beams of checked queries of one beam width; called by one thread at a time."""
+
+    def search_batch(self, queries: Sequence[Query]) -> list[list[Beam]]:
+        for query in queries:
+            self._check(query)
+        found: list[list[Beam]] = [[]] * len(queries)
+        left = list(range(len(queries)))
+        while left:
+            members = self._members([queries[i] for i in left])
+            chosen = [left[m] for m in members]
+            for i, beams in zip(chosen, self._locked([queries[i] for i in chosen]), strict=True):
+                found[i] = beams
+            left = [i for i in left if i not in set(chosen)]
+        return found
+
+    async def search(self, query: Query) -> list[Beam]:
+        self._check(query)
+        waiting = _Waiting(query, asyncio.get_running_loop().create_future())
+        with self._changed:
+            if not self.alive:
+                raise EngineDead("the engine has stopped")
+            self._waiting.append(waiting)
+            self._changed.notify()
+        return await waiting.future
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._closing
+
+    def stats(self) -> EngineStats:
+        sizes, self._batch_sizes = self._batch_sizes, []
+        return EngineStats(len(self._waiting), sizes)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _check(self, query: Query) -> None:
+        tokens = len(query.prompt_token_ids)
+        if not 1 <= tokens <= self.max_prompt_tokens:
+            raise EngineError(
+                f"a prompt has 1 to {self.max_prompt_tokens} tokens here, this one {tokens}"
+            )
+        if query.beam_width < 1:
+            raise EngineError(f"a beam width of {query.beam_width}")
+
+    def _work(self) -> None:
+        """The thread: batches until closed. Whatever ends it, no caller is left waiting."""
+        try:
+            while batch := self._next_batch():
+                self._answer(batch)
+        finally:
+            with self._changed:
+                self._closing = True
+                left = list(self._waiting)
+                self._waiting.clear()
+            for waiting in left:
+                waiting.finish(EngineDead("the engine has stopped"))
+
+    def _next_batch(self) -> list[_Waiting]:
+        """Waits for work; an empty list means that the engine is closing."""
+        with self._changed:
+            while True:
+                while self._waiting and self._waiting[0].future.cancelled():
+                    self._waiting.popleft()
+                if self._closing:
+                    return []
+                if self._waiting:
+                    break
+                self._changed.wait()
+            present = [w for w in self._waiting if not w.future.cancelled()]
+            batch = [present[m] for m in self._members([w.query for w in present])]
+            taken = set(map(id, batch))
+            self._waiting = deque(w for w in present if id(w) not in taken)
+            return batch
+
+    def _members(self, queries: Sequence[Query]) -> list[int]:
+        """The first query, and those behind it that may share its batch."""
+        members, budget = [0], self._batch_tokens - len(queries[0].prompt_token_ids)
+        for i, query in enumerate(queries[1:], start=1):
+            if budget <= 0:
+                break
+            tokens = len(query.prompt_token_ids)
+            if query.beam_width == queries[0].beam_width and tokens <= budget:
+                members.append(i)
+                budget -= tokens
+        return members
+
+    def _answer(self, batch: list[_Waiting]) -> None:
+        try:
+            outcomes: Sequence[list[Beam] | BaseException] = self._locked([w.query for w in batch])
+        except Exception as error:
+            outcomes = [self._alone(w) for w in batch] if len(batch) > 1 else [_wrapped(error)]
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            waiting.finish(outcome)
+
+    def _alone(self, waiting: _Waiting) -> list[Beam] | BaseException:
+        """A query of a batch that failed, by itself: only the one at fault fails again."""
+        try:
+            return self._locked([waiting.query])[0]
+        except Exception as error:
+            return _wrapped(error)
+
+    def _locked(self, queries: Sequence[Query]) -> list[list[Beam]]:
+        with self._running:
+            self._batch_sizes.append(len(queries))
+            return self._run(queries)
+
+
+def _wrapped(error: Exception) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    wrapped = EngineError(f"{type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

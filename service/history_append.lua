@@ -1,0 +1,49 @@
+-- Adds events to one user's history and trims it, atomically.
+--
+-- KEYS[1]  hash, event id -> '[microseconds,"event id","item id","type"]'
+-- KEYS[2]  sorted set of the same event ids by microseconds; equal ones go by the bytes of the id
+-- ARGV     limit, time to live in milliseconds ('' for none), then per event: id, microseconds, JSON
+-- returns  how many of the events were not there before and are there now
+--
+-- Microseconds stay strings throughout: Lua would print them with 14 digits.
+local events, order = KEYS[1], KEYS[2]
+local limit, ttl = tonumber(ARGV[1]), ARGV[2]
+
+-- Eviction, or an expiry between two calls, can take one key of the pair. The hash is the truth.
+if redis.call('HLEN', events) ~= redis.call('ZCARD', order) then
+  redis.call('DEL', order)
+  local kept = redis.call('HGETALL', events)
+  for i = 1, #kept, 2 do
+    redis.call('ZADD', order, string.match(kept[i + 1], '^%[(%-?%d+)'), kept[i])
+  end
+end
+
+local new, added = 0, {}
+for i = 3, #ARGV, 3 do
+  local id, microseconds, json = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if redis.call('HSETNX', events, id, json) == 1 then
+    redis.call('ZADD', order, microseconds, id)
+    added[id] = true
+    new = new + 1
+  end
+end
+
+local excess = redis.call('ZCARD', order) - limit
+if excess > 0 then
+  for _, id in ipairs(redis.call('ZRANGE', order, 0, excess - 1)) do
+    redis.call('HDEL', events, id)
+    if added[id] then
+      new = new - 1
+    end
+  end
+  redis.call('ZREMRANGEBYRANK', order, 0, excess - 1)
+end
+
+for _, key in ipairs(KEYS) do
+  if ttl == '' then
+    redis.call('PERSIST', key)
+  else
+    redis.call('PEXPIRE', key, ttl)
+  end
+end
+return new
