@@ -143,12 +143,8 @@ class Catalogue:
         return found
 
 
-def read_items(path: Path) -> list[dict[str, Any]]:
-    """Items from JSON lines, gzipped or not. Raises `BundleError` naming the lines at fault."""
-    return list(_json_lines(path))
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Objects from JSON lines, gzipped or not. Raises `BundleError` naming the lines at fault."""
     problems = []
     with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         for number, line in enumerate(lines, start=1):

@@ -12,7 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from model_store.bundle import CATALOGUE, MANIFEST, MODEL, Manifest, file_entries, validate
-from model_store.catalogue import Catalogue, read_items
+from model_store.catalogue import Catalogue, read_json_lines
 from model_store.errors import BundleError
 from model_store.prompt import PromptTemplate
 from model_store.sid import infer_spec
@@ -91,7 +91,7 @@ def create_bundle(
     """
     _check_model_folder(model)
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-    rows = read_items(items)
+    rows = list(read_json_lines(items))
     spec = infer_spec([str(row.get("sid")) for row in rows], tokenizer.get_vocab())
     catalogue = Catalogue.from_items(rows, spec)
     if not prompt.scenes:

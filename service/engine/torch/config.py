@@ -72,7 +72,8 @@ class ModelConfig:
         trained: float = self.rope["original_max_position_embeddings"]
         low, high = self.rope["low_freq_factor"], self.rope["high_freq_factor"]
         blend: Tensor = ((trained * frequency / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
-        return blend * frequency + (1 - blend) * frequency / self.rope["factor"]
+        stretched: Tensor = frequency / self.rope["factor"]
+        return blend * frequency + (1 - blend) * stretched
 
 
 def _refuse_unknown(raw: dict[str, Any]) -> None:

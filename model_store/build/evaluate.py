@@ -1,0 +1,110 @@
+"""HR@k and NDCG@k over full rankings, and the two baselines that a model has to beat.
+
+A *ranker* turns cases (a user, a history, a held-out target) into ranked catalogue rows. The model
+is ranked through the serving engine; its ranker is handed in from outside, because the model store
+does not know the service.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+from scipy.sparse import coo_matrix, csr_matrix
+
+from model_store.build.dataset import UserSequence
+
+CUTOFFS = (1, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is known of a user, and the row of the item that came next."""
+
+    user: UserSequence
+    target: int
+
+
+Ranker = Callable[[Sequence[Case]], Sequence[Sequence[int]]]
+
+
+def metrics(ranked: Sequence[Sequence[int]], targets: Sequence[int]) -> dict[str, float]:
+    """HR@k, the share of cases with the target among the first k, and NDCG@k, which for one
+    target is 1/log2(1 + its rank) or 0."""
+    ranks = np.array(
+        [
+            next((i for i, row in enumerate(rows[: max(CUTOFFS)], 1) if row == target), np.inf)
+            for rows, target in zip(ranked, targets, strict=True)
+        ]
+    )
+    found = {f"HR@{k}": float((ranks <= k).mean()) for k in CUTOFFS}
+    gain = 1 / np.log2(1 + ranks)
+    return found | {f"NDCG@{k}": float(np.where(ranks <= k, gain, 0).mean()) for k in CUTOFFS}
+
+
+def compare(rankers: Mapping[str, Ranker], cases: Sequence[Case]) -> dict[str, dict[str, float]]:
+    """The metrics of each ranker over the same cases."""
+    targets = [case.target for case in cases]
+    return {name: metrics(ranker(cases), targets) for name, ranker in rankers.items()}
+
+
+def show(results: Mapping[str, Mapping[str, float]], cases: int) -> None:
+    """Prints a comparison as a table."""
+    table = Table(title=f"full ranking, {cases:,} held-out targets")
+    table.add_column("")
+    names = list(next(iter(results.values())))
+    for name in names:
+        table.add_column(name, justify="right")
+    for ranker, values in results.items():
+        table.add_row(ranker, *(f"{values[name]:.4f}" for name in names))
+    Console().print(table)
+
+
+def popularity(sequences: Sequence[UserSequence], n_items: int) -> npt.NDArray[np.int64]:
+    """How often each row occurs: (items,)."""
+    rows = [row for user in sequences for row in user.items]
+    return np.bincount(np.array(rows, np.int64), minlength=n_items)
+
+
+def popularity_ranker(counts: npt.NDArray[np.int64]) -> Ranker:
+    """The same list for everybody."""
+    best = [int(row) for row in np.argsort(-counts, kind="stable")[: max(CUTOFFS)]]
+    return lambda cases: [best] * len(cases)
+
+
+def cooccurrence_ranker(
+    sequences: Sequence[UserSequence], counts: npt.NDArray[np.int64], *, reach: int = 2
+) -> Ranker:
+    """Item to item: neighbours within `reach` steps, counted over the sequences.
+
+    The last ten items of the history vote, each 0.8 times as strongly as the one after it; seen
+    items are left out, and ties and gaps go by popularity.
+    """
+    neighbours = _neighbours(sequences, len(counts), reach)
+    # Far below one count, and in the order of popularity.
+    prior = counts / (counts.max() + 1) * 1e-6
+
+    def rank(case: Case) -> list[int]:
+        history = case.user.items
+        last = np.array(history[-10:][::-1])
+        votes = 0.8 ** np.arange(len(last)) @ neighbours[last].toarray() + prior
+        votes[list(history)] = -1
+        best = np.argpartition(-votes, max(CUTOFFS))[: max(CUTOFFS)]
+        return [int(row) for row in best[np.argsort(-votes[best])]]
+
+    return lambda cases: [rank(case) for case in cases]
+
+
+def _neighbours(sequences: Sequence[UserSequence], n_items: int, reach: int) -> csr_matrix:
+    pairs = [
+        (user.items[i], user.items[i + step])
+        for user in sequences
+        for step in range(1, reach + 1)
+        for i in range(len(user.items) - step)
+    ]
+    one, other = np.array(pairs).T
+    ones = np.ones(2 * len(pairs))
+    both = (np.concatenate([one, other]), np.concatenate([other, one]))
+    return coo_matrix((ones, both), shape=(n_items, n_items)).tocsr()
