@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.table import Table
 from scipy.sparse import coo_matrix, csr_matrix
 
 from model_store.build.dataset import UserSequence
@@ -48,18 +46,6 @@ def compare(rankers: Mapping[str, Ranker], cases: Sequence[Case]) -> dict[str, d
     """The metrics of each ranker over the same cases."""
     targets = [case.target for case in cases]
     return {name: metrics(ranker(cases), targets) for name, ranker in rankers.items()}
-
-
-def show(results: Mapping[str, Mapping[str, float]], cases: int) -> None:
-    """Prints a comparison as a table."""
-    table = Table(title=f"full ranking, {cases:,} held-out targets")
-    table.add_column("")
-    names = list(next(iter(results.values())))
-    for name in names:
-        table.add_column(name, justify="right")
-    for ranker, values in results.items():
-        table.add_row(ranker, *(f"{values[name]:.4f}" for name in names))
-    Console().print(table)
 
 
 def popularity(sequences: Sequence[UserSequence], n_items: int) -> npt.NDArray[np.int64]:

@@ -28,7 +28,6 @@ from model_store.build.evaluate import (
     cooccurrence_ranker,
     popularity,
     popularity_ranker,
-    show,
 )
 from model_store.build.quantize import (
     ResidualQuantizer,
@@ -42,6 +41,7 @@ from model_store.build.train import train
 from model_store.bundle import Bundle
 from model_store.catalogue import read_json_lines
 from model_store.errors import BuildError
+from model_store.report import metrics_table
 from model_store.sid import SidSpec, infer_spec
 from model_store.store import Store, create_bundle
 
@@ -102,7 +102,7 @@ def build(config: BuildConfig, store: Store, work: Path, ranker_for: RankerFor) 
         f"{config.name} model": _reordered(ranker_for(trial), trial, items),
     }
     results = compare(rankers, split.cases)
-    show(results, len(split.cases))
+    console.print(metrics_table(results, f"full ranking, {len(split.cases):,} held-out targets"))
     return create_bundle(store, **parts, metrics=results)
 
 

@@ -22,6 +22,9 @@ END = -1
 
 Codes = npt.NDArray[np.int32]
 
+LARGEST_CODEBOOK = 2**20
+"""Codes of one level at most. Each is a token, so no vocabulary allows more, but a typo may."""
+
 _TOKEN = re.compile(r"<[^<>]+>")
 _NUMBERED = re.compile(r"(?P<before>.*?)(?P<code>\d+)(?P<after>\D*)")
 
@@ -32,6 +35,14 @@ class Level:
 
     template: str
     size: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[^{}]*\{\}[^{}]*", self.template):
+            raise SidError(f"{self.template!r} needs one {{}} for the code, and no other braces")
+        if not 1 <= self.size <= LARGEST_CODEBOOK:
+            raise SidError(
+                f"{self.template!r} has a codebook of {self.size}, outside 1..{LARGEST_CODEBOOK}"
+            )
 
     def token(self, code: int) -> str:
         return self.template.format(code)
@@ -108,7 +119,7 @@ class SidSpec:
         groups = []
         for i, level in enumerate(self.levels):
             before, after = (re.escape(part) for part in level.template.split("{}"))
-            group = f"{before}(?P<level{i}>[0-9]{{1,9}}){after}"
+            group = f"{before}(?P<level{i}>0|[1-9][0-9]{{0,8}}){after}"
             optional = self.extra and i == self.depth - 1
             groups.append(f"(?:{group})?" if optional else group)
         return f"^{re.escape(self.opening)}{''.join(groups)}{re.escape(self.closing)}$"
@@ -132,8 +143,10 @@ def infer_spec(sids: Iterable[str] | pa.Array, vocabulary: Iterable[str] = ()) -
     if extra > 1:
         raise SidError(f"SIDs differ by more than one token: {shortest!r} and {longest!r}")
     templates, opening, closing = _templates(tokens)
-    unbounded = SidSpec(tuple(Level(t, 10**9) for t in templates), bool(extra), opening, closing)
-    largest = unbounded.parse(column).max(axis=0)
+    widest = SidSpec(
+        tuple(Level(t, LARGEST_CODEBOOK) for t in templates), bool(extra), opening, closing
+    )
+    largest = widest.parse(column).max(axis=0)
     known = _codebook_sizes(templates, vocabulary)
     levels = tuple(
         Level(template, max(int(top) + 1, size))

@@ -155,7 +155,7 @@ def _keys(codes: Codes) -> npt.NDArray[np.int64] | None:
     """One sortable integer per SID, or None where the codebooks need more than 63 bits."""
     if len(codes) == 0:
         return np.empty(0, np.int64)
-    sizes = [int(size) for size in codes.max(axis=0) + 2]
+    sizes = [int(largest) + 2 for largest in codes.max(axis=0)]
     if np.prod(np.array(sizes, dtype=object)) >= 2**63:
         return None
     key = np.zeros(len(codes), np.int64)
