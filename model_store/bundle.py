@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from model_store.catalogue import Catalogue
-from model_store.errors import BundleError
+from model_store.errors import BundleError, SidError
 from model_store.prompt import PromptTemplate
 from model_store.sid import SidSpec, Trie, level_tokens
 
@@ -34,6 +34,7 @@ CATALOGUE = "catalogue.parquet"
 MODEL = "model"
 
 _PICKLE_SUFFIXES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
+_PICKLE_STARTS = {b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"}
 _EMBEDDING = "model.embed_tokens.weight"
 
 
@@ -129,9 +130,19 @@ def is_pickle(path: Path) -> bool:
     """Whether a file is a pickle, by its name or by its first bytes (protocol 2 and up; a zip
     archive is how PyTorch stores one)."""
     with path.open("rb") as file:
-        start = file.read(4)
-    by_content = (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05") or start[:2] == b"PK"
-    return path.suffix.lower() in _PICKLE_SUFFIXES or by_content
+        start = file.read(9)
+    # Safetensors begin with the length of their JSON header, which may look like anything.
+    if path.suffix == ".safetensors" and start[8:] == b"{":
+        return False
+    return path.suffix.lower() in _PICKLE_SUFFIXES or start[:2] in _PICKLE_STARTS
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model folder. Raises `BundleError`."""
+    try:
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # the library raises bare `Exception`
+        raise BundleError([f"{folder.name}/tokenizer.json: {error}"]) from error
 
 
 def _examine(path: Path) -> tuple[Bundle | None, list[str]]:
@@ -144,14 +155,14 @@ def _examine(path: Path) -> tuple[Bundle | None, list[str]]:
         return None, problems
     try:
         catalogue = Catalogue.read(path / CATALOGUE)
-        tokenizer = _read_tokenizer(path)
+        tokenizer = read_tokenizer(path / MODEL)
         max_length, vocabulary = _model_size(path / MODEL)
     except BundleError as error:
         return None, error.problems
     tokens = level_tokens(manifest.sid, tokenizer.token_to_id)
     problems += catalogue.problems(manifest.sid)
     problems += _token_problems(manifest.sid, catalogue, tokenizer, tokens) if not problems else []
-    largest = max(tokenizer.get_vocab().values())
+    largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= vocabulary:
         problems.append(
             f"model: the weights have {vocabulary} tokens, the tokenizer goes up to id {largest}"
@@ -176,6 +187,8 @@ def _read_manifest(path: Path) -> tuple[Manifest | None, list[str]]:
             f"{MANIFEST}: {'.'.join(map(str, e['loc'])) or 'document'}: {e['msg']}"
             for e in error.errors()
         ]
+    except SidError as error:
+        return None, [f"{MANIFEST}: sid: {error}"]
 
 
 def _file_problems(path: Path, manifest: Manifest) -> Iterator[str]:
@@ -199,13 +212,6 @@ def _file_problems(path: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{name} has {size} bytes, the manifest says {entry.size}"
         elif (digest := _sha256(path / name)) != entry.sha256:
             yield f"{name} has the checksum {digest[:12]}…, the manifest says {entry.sha256[:12]}…"
-
-
-def _read_tokenizer(path: Path) -> Tokenizer:
-    try:
-        return Tokenizer.from_file(str(path / MODEL / "tokenizer.json"))
-    except Exception as error:  # the library raises bare `Exception`
-        raise BundleError([f"{MODEL}/tokenizer.json: {error}"]) from error
 
 
 def _token_problems(

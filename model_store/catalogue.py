@@ -6,6 +6,7 @@ A row number is therefore also an item's place in the trie. Columns: `item_id`, 
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,14 +40,7 @@ class Catalogue:
         Raises `BundleError` for items that lack an id or a SID, and for columns whose values have
         no common type; `SidError` for SIDs that do not follow `spec`.
         """
-        problems = [
-            f"item {i + 1}: {name} must be a non-empty string, not {item.get(name)!r}"
-            for name in ("item_id", "sid")
-            for i, item in enumerate(items)
-            if not isinstance(item.get(name), str) or not item[name]
-        ]
-        if problems or not items:
-            raise BundleError(problems[:20] or ["there are no items"])
+        check_items(items)
         codes = spec.parse([item["sid"] for item in items])
         order = sort_order(codes)
         names = dict.fromkeys(name for item in items for name in item if name != "sid")
@@ -61,18 +55,25 @@ class Catalogue:
         try:
             table = pq.read_table(path)
             listed = table.column("codes").combine_chunks()
-            codes = listed.flatten().to_numpy().reshape(len(table), listed.type.list_size)
+            flat = listed.flatten()
+            if flat.type != pa.int32() or flat.null_count:
+                raise ValueError(f"codes are {flat.type}, {flat.null_count} of them null")
+            codes = flat.to_numpy().reshape(len(table), listed.type.list_size)
         except (pa.ArrowException, OSError, KeyError, AttributeError, ValueError) as error:
             raise BundleError([f"{path.name}: not a catalogue: {error}"]) from error
         missing = {"item_id", "title", "popularity"} - set(table.column_names)
         if missing:
             raise BundleError([f"{path.name}: no column {name}" for name in sorted(missing)])
-        return cls(table.drop_columns(["codes"]), codes.astype(np.int32))
+        return cls(table.drop_columns(["codes"]), codes)
 
     def write(self, path: Path) -> None:
+        """Writes a Parquet file. Raises `BundleError` for attributes that Parquet cannot hold."""
         flat = pa.array(self.codes.astype(np.int32).ravel())
         codes = pa.FixedSizeListArray.from_arrays(flat, self.codes.shape[1])
-        pq.write_table(self.table.append_column("codes", codes), path, compression="zstd")
+        try:
+            pq.write_table(self.table.append_column("codes", codes), path, compression="zstd")
+        except pa.ArrowException as error:
+            raise BundleError([f"catalogue: {error}"]) from error
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -102,7 +103,8 @@ class Catalogue:
         """The scenes for which popularity is known."""
         if SCENES not in self.table.column_names:
             return []
-        return [str(field.name) for field in self.table.schema.field(SCENES).type]
+        kind = self.table.schema.field(SCENES).type
+        return [str(field.name) for field in kind] if pa.types.is_struct(kind) else []
 
     def popular(self, scene: str | None = None) -> npt.NDArray[np.int64]:
         """All rows, most popular first; in a scene where the catalogue counts by scene."""
@@ -121,9 +123,14 @@ class Catalogue:
 
     def problems(self, spec: SidSpec) -> list[str]:
         """What is wrong with these items, one line each."""
-        found = []
+        if len(self) == 0:
+            return ["catalogue: there are no items"]
+        found = self._popularity_problems()
         if self.codes.shape[1] != spec.depth:
-            return [f"catalogue: codes have {self.codes.shape[1]} levels, the spec {spec.depth}"]
+            return [
+                *found,
+                f"catalogue: codes have {self.codes.shape[1]} levels, the spec {spec.depth}",
+            ]
         for i, level in enumerate(spec.levels):
             lowest = END if spec.extra and i == spec.depth - 1 else 0
             column = self.codes[:, i]
@@ -142,26 +149,60 @@ class Catalogue:
             found.append("catalogue: items are not in the order of their SIDs")
         return found
 
+    def _popularity_problems(self) -> list[str]:
+        """Popularity is a number, by scene a struct of numbers."""
+        columns = {"popularity": self.table.schema.field("popularity").type}
+        if SCENES in self.table.column_names:
+            by_scene = self.table.schema.field(SCENES).type
+            if pa.types.is_struct(by_scene):
+                columns |= {f"{SCENES}.{field.name}": field.type for field in by_scene}
+            else:
+                columns[SCENES] = by_scene
+        return [
+            f"catalogue: {name} is {kind}, not a number"
+            for name, kind in columns.items()
+            if name == SCENES or not (pa.types.is_integer(kind) or pa.types.is_floating(kind))
+        ]
+
+
+def check_items(items: Sequence[dict[str, Any]]) -> None:
+    """Raises `BundleError` unless there are items and each has an id and a SID."""
+    problems = [
+        f"item {i + 1}: {name} must be a non-empty string, not {item.get(name)!r}"
+        for name in ("item_id", "sid")
+        for i, item in enumerate(items)
+        if not isinstance(item.get(name), str) or not item[name]
+    ]
+    if problems or not items:
+        raise BundleError(problems[:20] or ["there are no items"])
+
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Objects from JSON lines, gzipped or not. Raises `BundleError` naming the lines at fault."""
     problems = []
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                value, reason = None, str(error)
-            else:
-                reason = "not a JSON object"
-            if isinstance(value, dict):
-                yield value
-            else:
-                problems.append(f"{path.name}, line {number}: {reason}")
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            value, reason = None, str(error)
+        else:
+            reason = "not a JSON object"
+        if isinstance(value, dict):
+            yield value
+        else:
+            problems.append(f"{path.name}, line {number}: {reason}")
     if problems:
         raise BundleError(problems[:20])
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+            yield from lines
+    except (OSError, EOFError, zlib.error) as error:
+        raise BundleError([f"{path.name}: {error}"]) from error
 
 
 def _column(name: str, values: list[Any]) -> pa.Array:

@@ -9,10 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from pydantic import ValidationError
 
-from model_store.bundle import CATALOGUE, MANIFEST, MODEL, Manifest, file_entries, validate
-from model_store.catalogue import Catalogue, read_json_lines
+from model_store.bundle import (
+    CATALOGUE,
+    MANIFEST,
+    MODEL,
+    Manifest,
+    file_entries,
+    read_tokenizer,
+    validate,
+)
+from model_store.catalogue import Catalogue, check_items, read_json_lines
 from model_store.errors import BundleError
 from model_store.prompt import PromptTemplate
 from model_store.sid import infer_spec
@@ -35,7 +43,7 @@ class Store:
     def versions(self, name: str) -> list[int]:
         """Complete versions of a bundle, ascending."""
         folders = (self.root / name).glob("*/" + MANIFEST)
-        return sorted(int(f.parent.name) for f in folders if f.parent.name.isdigit())
+        return sorted(int(f.parent.name) for f in folders if f.parent.name.isdecimal())
 
     def path(self, name: str, version: int) -> Path:
         return self.root / name / str(version)
@@ -46,20 +54,20 @@ class Store:
         The manifest is completed (version, checksums) and written last, the whole is validated,
         and only then gets its number. Raises `BundleError` and leaves nothing behind otherwise.
         """
-        home = self.root / manifest.name
-        home.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=home))
+        self.root.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=self.root))
         try:
             staging.chmod(0o755)
             fill(staging)
             while True:
-                version = max(self.versions(manifest.name), default=0) + 1
+                version = self._next_version(manifest.name)
                 complete = manifest.model_copy(
                     update={"version": version, "files": file_entries(staging)}
                 )
                 (staging / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n")
                 if problems := validate(staging):
                     raise BundleError(problems)
+                self.path(manifest.name, version).parent.mkdir(exist_ok=True)
                 try:
                     os.rename(staging, self.path(manifest.name, version))
                 except OSError:
@@ -70,6 +78,11 @@ class Store:
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
+
+    def _next_version(self, name: str) -> int:
+        """Behind every version there is, one that somebody left incomplete included."""
+        taken = [int(f.name) for f in (self.root / name).glob("*") if f.name.isdecimal()]
+        return max(taken, default=0) + 1
 
 
 def create_bundle(
@@ -90,9 +103,10 @@ def create_bundle(
     with every problem, or `SidError`, and then leaves nothing behind.
     """
     _check_model_folder(model)
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer = read_tokenizer(model)
     rows = list(read_json_lines(items))
-    spec = infer_spec([str(row.get("sid")) for row in rows], tokenizer.get_vocab())
+    check_items(rows)
+    spec = infer_spec([row["sid"] for row in rows], tokenizer.get_vocab())
     catalogue = Catalogue.from_items(rows, spec)
     if not prompt.scenes:
         prompt = prompt.model_copy(update={"scenes": tuple(catalogue.scenes)})
@@ -106,15 +120,18 @@ def create_bundle(
         if quantizer is not None:
             shutil.copytree(quantizer, folder / "quantizer")
 
-    manifest = Manifest(
-        name=name,
-        version=1,
-        created=datetime.now(UTC).replace(microsecond=0),
-        sid=spec,
-        prompt=prompt,
-        training=dict(training or {}),
-        metrics=dict(metrics or {}),
-    )
+    try:
+        manifest = Manifest(
+            name=name,
+            version=1,
+            created=datetime.now(UTC).replace(microsecond=0),
+            sid=spec,
+            prompt=prompt,
+            training=dict(training or {}),
+            metrics=dict(metrics or {}),
+        )
+    except ValidationError as error:
+        raise BundleError([f"{e['loc'][0]}: {e['msg']}" for e in error.errors()]) from error
     return store.publish(manifest, fill)
 
 

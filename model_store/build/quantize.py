@@ -65,14 +65,11 @@ def resolve_collisions(codes: Codes, weight: npt.NDArray[np.float64]) -> Codes:
 
 
 def spec_for(codes: Codes, sizes: Sequence[int]) -> SidSpec:
-    """`<a_…><b_…>…` for codes whose last column is the extra level."""
+    """`<a_…><b_…>…` for codes whose last column is the extra level, empty or not."""
     extra = int(codes[:, -1].max()) + 1
-    letters = [chr(ord("a") + i) for i in range(codes.shape[1])]
-    levels = [
-        Level(f"<{letter}_{{}}>", size)
-        for letter, size in zip(letters, [*sizes, extra], strict=True)
-    ]
-    return SidSpec(tuple(levels), extra=True) if extra else SidSpec(tuple(levels[:-1]))
+    used = [*sizes, extra] if extra else sizes
+    levels = [Level(f"<{chr(ord('a') + i)}_{{}}>", size) for i, size in enumerate(used)]
+    return SidSpec(tuple(levels), extra=bool(extra))
 
 
 def save_quantizer(

@@ -106,13 +106,14 @@ class BatchingEngine(Engine):
 
     def _work(self) -> None:
         """The thread: batches until closed. Whatever ends it, no caller is left waiting."""
+        batch: list[_Waiting] = []
         try:
             while batch := self._next_batch():
                 self._answer(batch)
         finally:
             with self._changed:
                 self._closing = True
-                left = list(self._waiting)
+                left = [*batch, *self._waiting]
                 self._waiting.clear()
             for waiting in left:
                 waiting.finish(EngineDead("the engine has stopped"))
@@ -120,19 +121,17 @@ class BatchingEngine(Engine):
     def _next_batch(self) -> list[_Waiting]:
         """Waits for work; an empty list means that the engine is closing."""
         with self._changed:
-            while True:
-                while self._waiting and self._waiting[0].future.cancelled():
-                    self._waiting.popleft()
-                if self._closing:
-                    return []
-                if self._waiting:
-                    break
+            while not self._closing:
+                # One look at each future: its loop may cancel it between two.
+                present = [w for w in self._waiting if not w.future.cancelled()]
+                if present:
+                    batch = [present[m] for m in self._members([w.query for w in present])]
+                    taken = set(map(id, batch))
+                    self._waiting = deque(w for w in present if id(w) not in taken)
+                    return batch
+                self._waiting.clear()
                 self._changed.wait()
-            present = [w for w in self._waiting if not w.future.cancelled()]
-            batch = [present[m] for m in self._members([w.query for w in present])]
-            taken = set(map(id, batch))
-            self._waiting = deque(w for w in present if id(w) not in taken)
-            return batch
+            return []
 
     def _members(self, queries: Sequence[Query]) -> list[int]:
         """The first query, and those behind it that may share its batch."""

@@ -5,6 +5,7 @@ dtype=torch.float32)` and return (codes, score) pairs, best first.
 """
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import torch
@@ -61,18 +62,19 @@ def every_score(model: Any, bundle: Bundle, prompt_ids: Sequence[int]) -> list[F
 def hugging_face_beams(
     model: Any, bundle: Bundle, prompt_ids: Sequence[int], beams: int
 ) -> list[Found]:
-    """The best SIDs by `generate` with beam search over the bundle's SIDs alone.
+    """The best SIDs by `generate` with two or more beams over the bundle's SIDs alone.
 
     A SID that ends early is filled with a token that no SID has, at no cost: `generate` knows
     beams of one length only.
     """
     sids = sid_tokens(bundle)
-    fill = next(i for i in range(len(sids) * bundle.spec.depth + 1) if _is_unused(i, sids))
+    fill = _unused_token(model, sids)
     following = _following(sids, fill)
     n = len(prompt_ids)
 
     def allowed(_: int, ids: Tensor) -> list[int]:
-        return following[tuple(token for token in ids[n:].tolist() if token != fill)]
+        written = ids[n:].tolist()
+        return [fill] if fill in written else following[tuple(written)]
 
     output = model.generate(
         torch.tensor([list(prompt_ids)]),
@@ -82,7 +84,6 @@ def hugging_face_beams(
         max_new_tokens=bundle.spec.depth,
         do_sample=False,
         length_penalty=0.0,
-        eos_token_id=None,
         pad_token_id=fill,
         prefix_allowed_tokens_fn=allowed,
         logits_processor=LogitsProcessorList([_FreeFill(fill)]),
@@ -97,8 +98,13 @@ def hugging_face_beams(
     ]
 
 
-def _is_unused(token: int, sids: dict[Tokens, tuple[int, ...]]) -> bool:
-    return all(token not in tokens for tokens in sids)
+def _unused_token(model: Any, sids: dict[Tokens, tuple[int, ...]]) -> int:
+    """A token of no SID, and not one at which `generate` stops."""
+    ends = model.generation_config.eos_token_id
+    used = {token for tokens in sids for token in tokens} | set(
+        ends if isinstance(ends, list) else [ends]
+    )
+    return next(token for token in count() if token not in used)
 
 
 def _following(sids: dict[Tokens, tuple[int, ...]], fill: int) -> dict[Tokens, list[int]]:

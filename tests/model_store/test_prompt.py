@@ -28,7 +28,9 @@ class TestRender:
         assert PromptTemplate(text="{history}").render(["<a_1>"]) == "<a_1>"
 
     def test_chinese(self) -> None:
-        text = CHINESE.render(["<a_1><b_2>", "<a_3><b_4>"], {"gender": "女", "city": "北京"}, "搜索")
+        text = CHINESE.render(
+            ["<a_1><b_2>", "<a_3><b_4>"], {"gender": "女", "city": "北京"}, "搜索"
+        )
         assert text == (
             "用户画像：性别女，住在北京。场景：搜索。"
             "点击历史：<a_1><b_2>、<a_3><b_4>，下一个点击的商品是"

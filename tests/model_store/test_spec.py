@@ -205,7 +205,7 @@ class TestInfer:
 class TestLevel:
     @pytest.mark.parametrize("template", ["", "<a_1>", "<a_{}{}>", "<a_{0}>", "<{a}_{}>", "}{}"])
     def test_a_template_has_one_place(self, template: str) -> None:
-        with pytest.raises(SidError, match="needs one {} for the code"):
+        with pytest.raises(SidError, match=r"needs one \{\} for the code"):
             Level(template, 4)
 
     @pytest.mark.parametrize("size", [-1, 0, 10**9])

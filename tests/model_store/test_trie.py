@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -274,7 +275,7 @@ class TestEligibility:
         mask, excluded = rng.random(n) < 0.3, rng.integers(0, n, 500)
         may = allowed((mask.tolist(), excluded.tolist()), n)
         cuts = np.sort(rng.integers(0, n, 200))
-        expected = [int(may[lo:hi].sum()) for lo, hi in zip(cuts[:-1], cuts[1:], strict=True)]
+        expected = [int(may[lo:hi].sum()) for lo, hi in pairwise(cuts)]
         first, behind = torch.from_numpy(cuts[:-1]), torch.from_numpy(cuts[1:])
         chosen = Eligibility.of(mask, excluded)
         assert chosen.count(first, behind).tolist() == expected
@@ -293,7 +294,9 @@ def test_the_oracle_counts_collisions() -> None:
         seen["collision"] += len(set(rows)) < len(rows)
         seen["mixed"] += len({row.count(END) for row in rows}) > 1
         seen["prefix"] += any(
-            END in a and a != b and b[: a.index(END)] == a[: a.index(END)] for a in rows for b in rows
+            END in a and a != b and b[: a.index(END)] == a[: a.index(END)]
+            for a in rows
+            for b in rows
         )
 
     draw()

@@ -47,7 +47,8 @@ class TorchEngine(BatchingEngine):
         device = self._model.device
         widths = torch.tensor([query.beam_width for query in queries], device=device)
         eligible = EligibilityBatch([q.eligible for q in queries], self.trie.n_items).to(device)
-        room = int(widths.max()) * (self.trie.depth - 1)
+        widest = max(query.beam_width for query in queries)
+        room = sum(min(widest, self.trie.n_nodes(depth)) for depth in range(1, self.trie.depth))
         cache, hidden = self._model.prefill([q.prompt_token_ids for q in queries], room)
         beams = Beams.start(len(queries), device)
         row = torch.arange(len(queries), device=device)[:, None]
@@ -58,6 +59,8 @@ class TorchEngine(BatchingEngine):
                 hidden, row, ancestors = self._step(depth, beams, cache, ancestors)
             logp = self._model.logprobs(hidden, self._level_tokens[depth])
             beams = advance(self.trie, depth, beams, logp, row, widths, eligible)
+            if beams.node.shape[1] == 0:  # nothing is eligible, for any of the queries
+                return [[] for _ in queries]
             ancestors = _follow(ancestors, beams.parent)
         return answers(self.trie, beams)
 

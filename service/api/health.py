@@ -1,0 +1,55 @@
+"""For machines that watch: `/livez`, `/readyz`, `/metrics`"""
+
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+
+from service.api.problems import documented
+from service.api.schemas import BundleName
+from service.api.state import service_of
+from service.errors import EngineDead
+
+router = APIRouter(tags=["health"])
+
+
+class Alive(BaseModel):
+    status: Literal["alive"] = "alive"
+
+
+class Ready(BaseModel):
+    """`degraded`: Redis is away, so only requests that carry their history are personal."""
+
+    status: Literal["ready", "degraded"]
+    bundle: BundleName
+    redis: Literal["ok", "away"]
+
+
+@router.get("/livez")
+async def livez() -> Alive:
+    """Whether the process answers at all. Looks at nothing else."""
+    return Alive()
+
+
+@router.get("/readyz", responses=documented(503))
+async def readyz(request: Request) -> Ready:
+    """Whether requests can be sent here: a bundle is loaded and its engine is alive."""
+    service = service_of(request)
+    current = service.holder.current
+    if not current.engine.alive:
+        raise EngineDead("the engine has stopped")
+    there = await service.history.ping()
+    return Ready(
+        status="ready" if there else "degraded",
+        bundle=BundleName(name=current.bundle.name, version=current.bundle.version),
+        redis="ok" if there else "away",
+    )
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """The Prometheus text format."""
+    service = service_of(request)
+    text = service.metrics.exposition(service.holder.current.engine.stats())
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

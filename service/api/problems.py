@@ -1,0 +1,162 @@
+"""Errors as RFC 9457 problems. The one place where kinds of errors meet HTTP statuses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import (
+    EngineDead,
+    EngineError,
+    HistoryUnavailable,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    SidrecError,
+)
+from service.redis_server import RedisStartFailed
+
+MEDIA_TYPE = "application/problem+json"
+CLIENT_GONE = 499  # nginx's number; HTTP has none for a client that does not wait
+
+_MAX_ERRORS = 20
+_MAX_FIELD = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a kind of error shows in HTTP."""
+
+    name: str
+    title: str
+    status: int
+    retry_after: int | None = None
+
+
+KINDS: dict[type[SidrecError], Kind] = {
+    InvalidInput: Kind("invalid-input", "The request cannot be used", 422),
+    NotFound: Kind("not-found", "There is no such thing", 404),
+    HistoryUnavailable: Kind("history-unavailable", "The history store is away", 503, 1),
+    Overloaded: Kind("overloaded", "Too many requests are in flight", 503),
+    EngineError: Kind("engine-error", "The engine could not answer", 503, 1),
+    EngineDead: Kind("engine-dead", "The engine has stopped", 503, 5),
+    RedisStartFailed: Kind("redis-start-failed", "The private Redis did not start", 503),
+}
+INTERNAL = Kind("internal", "Something went wrong here", 500)
+
+
+class FieldError(BaseModel):
+    """What is wrong with one field; `field` is a dotted path, empty for the whole body."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457, with the id of the request and what is wrong with its fields."""
+
+    type: str = Field(examples=["urn:sidrec:problem:invalid-input"])
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: list[FieldError] = []
+
+
+def problem(
+    request_id: str,
+    kind: Kind,
+    detail: str,
+    *,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The response for a kind of error."""
+    more = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}
+    content = Problem(
+        type=f"urn:sidrec:problem:{kind.name}" if kind.name else "about:blank",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        request_id=request_id,
+        errors=list(errors),
+    )
+    return Response(
+        content.model_dump_json(exclude_defaults=True),
+        status_code=kind.status,
+        headers={**more, **(headers or {})},
+        media_type=MEDIA_TYPE,
+    )
+
+
+def plain_kind(status: int) -> Kind:
+    """The kind of an error that HTTP itself defines."""
+    if status == CLIENT_GONE:
+        return Kind("", "Client Closed Request", status)
+    return Kind("", HTTPStatus(status).phrase, status)
+
+
+def handle_problems(app: FastAPI) -> None:
+    """Makes `app` answer with problems whatever a route or the framework raises on purpose."""
+    app.add_exception_handler(SidrecError, _domain)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _validation)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _framework)  # type: ignore[arg-type]
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that can answer with these statuses."""
+    schema = Problem.model_json_schema()
+    schema["properties"]["errors"]["items"] = schema.pop("$defs")["FieldError"]
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in statuses
+    }
+
+
+async def _domain(request: Request, error: SidrecError) -> Response:
+    kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+    errors, headers = [], {}
+    if isinstance(error, InvalidInput):
+        errors = [FieldError(field=error.field, message=error.reason)]
+    if isinstance(error, Overloaded):
+        headers = {"Retry-After": str(error.retry_after)}
+    return problem(request.state.request_id, kind, str(error), errors=errors, headers=headers)
+
+
+async def _validation(request: Request, error: RequestValidationError) -> Response:
+    found = [_field_error(details) for details in error.errors()[:_MAX_ERRORS]]
+    if isinstance(error.body, bytes):
+        message = "must be JSON, sent with Content-Type: application/json"
+        found = [FieldError(field="", message=message)]
+    return _invalid(request, found)
+
+
+async def _framework(request: Request, error: HTTPException) -> Response:
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        # What the framework says of bytes that its JSON parser chokes on: not UTF-8, too deep.
+        return _invalid(request, [FieldError(field="", message=error.detail)])
+    kind = plain_kind(error.status_code)
+    return problem(request.state.request_id, kind, error.detail, headers=error.headers)
+
+
+def _invalid(request: Request, errors: Sequence[FieldError]) -> Response:
+    detail = "; ".join(f"{e.field or 'body'}: {e.message}" for e in errors[:3])
+    return problem(request.state.request_id, KINDS[InvalidInput], detail, errors=errors)
+
+
+def _field_error(details: Mapping[str, Any]) -> FieldError:
+    if details["type"] == "json_invalid":
+        message = f"not JSON: {details['ctx']['error']} at character {details['loc'][-1]}"
+        return FieldError(field="", message=message)
+    path = ".".join(str(part) for part in details["loc"][1:] if part != "[key]")
+    return FieldError(field=path[:_MAX_FIELD], message=details["msg"].removeprefix("Value error, "))

@@ -1,0 +1,173 @@
+"""The bodies of requests and answers."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, model_validator
+
+from model_store.bundle import Bundle
+from service import history
+from service.recommender import Answer, Ask, Reason, Source
+from service.settings import MAX_BEAM_WIDTH
+
+UserId = Annotated[str, Field(min_length=1, max_length=128)]
+ItemId = Annotated[str, Field(min_length=1, max_length=256)]
+EventId = Annotated[str, Field(min_length=1, max_length=256)]
+ProfileName = Annotated[str, Field(min_length=1, max_length=64)]
+ProfileValue = Annotated[str, Field(max_length=256)]
+
+
+def _in_utc(timestamp: datetime) -> datetime:
+    return timestamp if timestamp.utcoffset() is not None else timestamp.replace(tzinfo=UTC)
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecommendationRequest(_Request):
+    """Who asks, and for what."""
+
+    user_id: UserId | None = Field(None, description="whose stored history is read")
+    k: Annotated[StrictInt, Field(ge=1, le=200)] = Field(10, description="how many items")
+    history: list[ItemId] | None = Field(
+        None, description="item ids, oldest first; used instead of the stored history"
+    )
+    profile: dict[ProfileName, ProfileValue] = Field(
+        {}, max_length=32, description="what the bundle's prompt says of a user"
+    )
+    scene: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        None, description="where the items will be shown; one that the bundle knows"
+    )
+    beam_width: Annotated[StrictInt, Field(ge=1, le=MAX_BEAM_WIDTH)] | None = Field(
+        None, description="SIDs kept at each step of the search, at least k"
+    )
+
+    def ask(self) -> Ask:
+        return Ask(
+            k=self.k,
+            user_id=self.user_id,
+            history=self.history,
+            profile=self.profile,
+            scene=self.scene,
+            beam_width=self.beam_width,
+        )
+
+
+class BundleName(BaseModel):
+    name: str
+    version: int
+
+
+class RecommendedItem(BaseModel):
+    rank: int = Field(description="from 1")
+    item_id: str
+    title: str | None
+    sid: str
+    score: float | None = Field(description="log-probability of the SID; null for popular items")
+
+
+class Recommendations(BaseModel):
+    """Items in order, and how they came about."""
+
+    request_id: str
+    user_id: str | None
+    bundle: BundleName
+    source: Source
+    reason: Reason | None = Field(description="why not the model; null where it answered")
+    items: list[RecommendedItem]
+    history_used: int = Field(description="history items in the prompt")
+    unknown_items: int = Field(description="history items that the bundle does not know")
+    timing_ms: dict[str, float] = Field(description="milliseconds per stage, and in total")
+
+    @classmethod
+    def of(cls, request_id: str, user_id: str | None, bundle: Bundle, answer: Answer) -> Self:
+        return cls(
+            request_id=request_id,
+            user_id=user_id,
+            bundle=BundleName(name=bundle.name, version=bundle.version),
+            source=answer.source,
+            reason=answer.reason,
+            items=[
+                RecommendedItem(
+                    rank=rank,
+                    item_id=pick.item_id,
+                    title=pick.title,
+                    sid=pick.sid,
+                    score=pick.score,
+                )
+                for rank, pick in enumerate(answer.picks, start=1)
+            ],
+            history_used=answer.history_used,
+            unknown_items=answer.unknown_items,
+            timing_ms=answer.timing_ms,
+        )
+
+
+class NewEvent(_Request):
+    """One thing that a user did."""
+
+    event_id: EventId = Field(description="unique per user; one that is known is a duplicate")
+    user_id: UserId
+    item_id: ItemId
+    type: str = Field("click", pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,31}$")
+    timestamp: Annotated[datetime, AfterValidator(_in_utc)] = Field(
+        description="ISO 8601 (UTC where it names no zone), or seconds or milliseconds since 1970"
+    )
+
+    def event(self) -> history.Event:
+        return history.Event(self.event_id, self.user_id, self.item_id, self.type, self.timestamp)
+
+
+class EventBatch(_Request):
+    """A batch of events. A bare JSON list of them is taken for the same."""
+
+    events: list[NewEvent] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_list(cls, value: Any) -> Any:
+        return {"events": value} if isinstance(value, list) else value
+
+
+class EventsAccepted(BaseModel):
+    accepted: int = Field(description="events that were new and are kept")
+    duplicates: int = Field(
+        description="events that were known, or older than all of a full history"
+    )
+
+
+class StoredEvent(BaseModel):
+    event_id: str
+    item_id: str
+    type: str
+    timestamp: datetime
+
+
+class UserHistory(BaseModel):
+    """What is kept of a user."""
+
+    user_id: str
+    events: list[StoredEvent] = Field(description="oldest first")
+
+    @classmethod
+    def of(cls, user_id: str, events: list[history.Event]) -> Self:
+        return cls(
+            user_id=user_id,
+            events=[
+                StoredEvent(
+                    event_id=event.event_id,
+                    item_id=event.item_id,
+                    type=event.type,
+                    timestamp=event.timestamp,
+                )
+                for event in events
+            ],
+        )
+
+
+class Item(BaseModel):
+    item_id: str
+    title: str | None
+    sid: str
+    attributes: dict[str, Any] = Field(description="whatever the item came with")

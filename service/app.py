@@ -1,0 +1,83 @@
+"""The application: lifespan, routers, middleware list."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from importlib.metadata import version
+from typing import TypedDict
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from service.api import health, items, recommendations, users
+from service.api.admission import Admission
+from service.api.body_limit import BodyLimit
+from service.api.middleware import RequestScope
+from service.api.problems import handle_problems
+from service.api.state import Service
+from service.history import History, connect
+from service.holder import Holder, load_model
+from service.metrics import Metrics
+from service.redis_server import EmbeddedRedis
+from service.settings import Settings
+
+
+class State(TypedDict):
+    """What the lifespan hands to each request."""
+
+    service: Service
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """An application that loads nothing before its lifespan starts.
+
+    The lifespan raises `BundleError`, `EngineError` and `RedisStartFailed`, and frees what it had
+    started by then.
+    """
+    admission = Admission(settings.max_in_flight)
+    metrics = Metrics(lambda: admission.in_flight)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
+        async with AsyncExitStack() as stack:
+            history = await _start_history(settings, stack)
+            holder = Holder(await load_model(settings, history))
+            stack.push_async_callback(holder.close)
+            bundle = holder.current.bundle
+            metrics.bundle(bundle.name, bundle.version, settings.engine)
+            yield {"service": Service(settings, holder, history, metrics, admission)}
+
+    app = FastAPI(
+        title="sidrec",
+        summary="Recommendations by generative recommenders that speak semantic IDs",
+        version=version("sidrec"),
+        lifespan=lifespan,
+        redirect_slashes=False,
+        # Outermost first.
+        middleware=[
+            Middleware(RequestScope, metrics=metrics),
+            Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
+        ],
+    )
+    handle_problems(app)
+    for module in (recommendations, users, items, health):
+        app.include_router(module.router)
+    return app
+
+
+async def _start_history(settings: Settings, stack: AsyncExitStack) -> History:
+    """Connects to the Redis of the settings, or to a private one that ends with `stack`."""
+    if settings.redis_url is not None:
+        url = settings.redis_url.get_secret_value()
+    else:
+        embedded = EmbeddedRedis(settings.state_dir / "redis")
+        await asyncio.to_thread(embedded.start)
+        stack.push_async_callback(asyncio.to_thread, embedded.stop)
+        url = embedded.url
+    timeout = settings.redis_timeout_ms
+    client = connect(url, timeout_ms=timeout, connect_timeout_ms=timeout)
+    stack.push_async_callback(client.aclose)
+    days = settings.history_ttl_days
+    ttl = timedelta(days=days) if days else None
+    return History(client, limit=settings.history_limit, ttl=ttl)

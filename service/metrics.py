@@ -1,0 +1,104 @@
+"""What Prometheus is told. One registry per application, so that two in a process do not mix."""
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from service.engine import EngineStats
+from service.recommender import Answer
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+# A client can invent methods, and each label value is kept for ever.
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+
+class Metrics:
+    """Counters and histograms of one application; `in_flight` is asked at each scrape."""
+
+    def __init__(self, in_flight: Callable[[], int]) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "sidrec_http_requests",
+            "HTTP requests answered",
+            ("route", "method", "status"),
+            registry=registry,
+        )
+        self._latency = Histogram(
+            "sidrec_http_request_seconds",
+            "Time until an HTTP request was answered",
+            ("route", "method"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._stages = Histogram(
+            "sidrec_stage_seconds",
+            "Time of a stage of a recommendation",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._recommendations = Counter(
+            "sidrec_recommendations", "Recommendations by source", ("source",), registry=registry
+        )
+        self._fallbacks = Counter(
+            "sidrec_fallbacks", "Popular items, by the reason", ("reason",), registry=registry
+        )
+        self._histories = Counter(
+            "sidrec_history_reads", "Stored histories read", ("result",), registry=registry
+        )
+        self._unknown = Counter(
+            "sidrec_unknown_items", "History items not in the bundle", registry=registry
+        )
+        self._batches = Histogram(
+            "sidrec_engine_batch_size",
+            "Queries that ran together",
+            buckets=_SIZES,
+            registry=registry,
+        )
+        self._queue = Gauge("sidrec_engine_queue_depth", "Queries waiting", registry=registry)
+        self._bundle = Gauge(
+            "sidrec_bundle_info",
+            "The bundle in service",
+            ("name", "version", "engine"),
+            registry=registry,
+        )
+        Gauge(
+            "sidrec_recommendations_in_flight", "Recommendations worked on", registry=registry
+        ).set_function(in_flight)
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """An HTTP request was answered; `route` is a template, never a path."""
+        method = method if method in _METHODS else "other"
+        self._requests.labels(route, method, status).inc()
+        self._latency.labels(route, method).observe(seconds)
+
+    def recommendation(self, answer: Answer) -> None:
+        self._recommendations.labels(answer.source).inc()
+        if answer.reason is not None:
+            self._fallbacks.labels(answer.reason).inc()
+        if answer.stored is not None:
+            self._histories.labels(answer.stored).inc()
+        self._unknown.inc(answer.unknown_items)
+        for stage, ms in answer.timing_ms.items():
+            self._stages.labels(stage).observe(ms / 1000)
+
+    def bundle(self, name: str, version: int, engine: str) -> None:
+        """From now on this bundle is in service, and no other."""
+        self._bundle.clear()
+        self._bundle.labels(name, version, engine).set(1)
+
+    def exposition(self, stats: EngineStats) -> bytes:
+        """The text that Prometheus scrapes; `stats` is what the engine did since the last call."""
+        self._queue.set(stats.queue_depth)
+        for size in stats.batch_sizes:
+            self._batches.observe(size)
+        return generate_latest(self._registry)

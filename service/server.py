@@ -1,0 +1,117 @@
+"""Runs the application under uvicorn: one process, its signals, and a start that fails plainly."""
+
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
+
+from model_store.errors import BundleError, ModelStoreError
+from service.app import create_app
+from service.errors import SidrecError
+from service.logs import configure_logs
+from service.settings import Settings
+
+_log: FilteringBoundLogger = structlog.get_logger(__name__)
+
+
+class StartFailed(Exception):
+    """The service did not start; `problems` has one line for each reason."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = list(problems)
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, and returns when requests in flight have been answered.
+
+    Raises `StartFailed` where the start fails for a reason that its owner can mend.
+    """
+    configure_logs(settings)
+    app = _Watched(create_app(settings))
+    server = _Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        )
+    )
+    # uvicorn raises the signal once more when it is done. By default that would end the process
+    # with the signal's exit code, as if it had not been asked politely.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    try:
+        server.run()
+    except SystemExit as end:
+        code = end.code
+    else:
+        return
+    if app.failure is not None:
+        raise StartFailed(_lines(app.failure))
+    if code:
+        raise StartFailed([f"cannot listen on {settings.host}, port {settings.port}"])
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        _log.info("listening", url=url, docs=f"{url}/docs")
+
+
+class _Watched:
+    """The application; keeps what its start failed with, so that it does not become a trace."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.failure: Exception | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        failed = False
+
+        async def send_without_trace(message: Message) -> None:
+            nonlocal failed
+            if message["type"] == "lifespan.startup.failed":
+                failed, message = True, {**message, "message": ""}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_without_trace)
+        except Exception as error:
+            if not failed:
+                raise
+            self.failure = error
+
+
+def _lines(error: Exception) -> list[str]:
+    """The reasons, one line each; raises an error that nobody but a programmer can mend."""
+    if isinstance(error, BundleError):
+        return error.problems
+    if isinstance(error, SidrecError | ModelStoreError):
+        return str(error).splitlines()
+    raise error
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)

@@ -1,0 +1,134 @@
+"""Every knob of the service: typed, immutable, read from `SIDREC_*` variables, checked at start."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MAX_BEAM_WIDTH = 512
+
+_PREFIX = "SIDREC_"
+# Beside this package, installed or not; importing it to ask would import torch.
+_PACKAGES = Path(__file__).parent.parent
+
+
+class SettingsInvalid(Exception):
+    """Settings that cannot be used; `problems` has one line for each, naming key and value."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("; ".join(self.problems))
+
+
+def _json_object(value: Any) -> Any:
+    """Decoded here and not by the settings library, whose message would hide the bad value."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+JsonObject = Annotated[dict[str, Any], NoDecode, BeforeValidator(_json_object)]
+
+
+class Settings(BaseSettings):
+    """Make one with `load_settings`; a test may call the class itself."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    bundle: Path = Field(
+        _PACKAGES / "model_store" / "bundles" / "demo" / "1", description="Folder of the bundle"
+    )
+    engine: Literal["torch", "fake"] = Field("torch", description="What searches: torch or fake")
+    engine_options: JsonObject = Field(
+        {}, description='Options of the engine, a JSON object such as {"device": "cpu"}'
+    )
+    threads: int | None = Field(
+        None, ge=1, description="Threads of one torch operation; unset leaves torch's choice"
+    )
+    beam_width: int = Field(
+        20, ge=1, le=MAX_BEAM_WIDTH, description="Beams of a request that names no width"
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    redis_url: SecretStr | None = Field(
+        None, description="Redis of the histories; unset starts a private one in the state folder"
+    )
+    redis_timeout_ms: int = Field(250, ge=1, description="Longest wait for a reply from Redis")
+    state_dir: Path = Field(Path(".sidrec"), description="Folder of the private Redis")
+    history_limit: int = Field(200, ge=1, description="Events kept of a user, the latest ones")
+    history_ttl_days: int = Field(
+        90, ge=0, description="Days after a user's last event until all are forgotten; 0: never"
+    )
+    max_in_flight: int = Field(
+        512, ge=1, description="Recommendations worked on at once; more are refused with 503"
+    )
+    max_body_bytes: int = Field(1 << 20, ge=1, description="Largest request body")
+    max_events: int = Field(1000, ge=1, description="Most events in one request")
+    future_tolerance_s: int = Field(
+        86_400, ge=0, description="How far in the future an event's timestamp may lie"
+    )
+    log_format: Literal["json", "console"] = Field("json", description="Form of the log lines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least important level that is logged"
+    )
+    shutdown_timeout_s: int = Field(
+        30, ge=0, description="How long requests in flight may take to finish at shutdown"
+    )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _reachable(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            from redis.asyncio.connection import parse_url
+
+            try:
+                parse_url(url.get_secret_value())
+            except ValueError:  # its message may quote a part of the password
+                raise ValueError("not the URL of a Redis, such as redis://host:6379/0") from None
+        return url
+
+
+def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
+    """From the environment, overridden by command line `options` that are not None.
+
+    Raises `SettingsInvalid` with a line for each value that cannot be used.
+    """
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = [_line(details, given) for details in error.errors()]
+    raise SettingsInvalid(problems)  # outside, for the cause would show the values of secrets
+
+
+def settings_table() -> str:
+    """All settings as a Markdown table: variable, default, meaning."""
+    rows = [
+        f"| `{_PREFIX}{name.upper()}` | {_shown(field.default)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(["| variable | default | meaning |", "| --- | --- | --- |", *rows])
+
+
+def _line(details: ErrorDetails, options: Mapping[str, Any]) -> str:
+    name = str(details["loc"][0])
+    key = f"--{name}" if name in options else f"{_PREFIX}{name.upper()}"
+    secret = Settings.model_fields[name].annotation == SecretStr | None
+    value = "…" if secret else repr(details["input"])
+    return f"{key}={value}: {details['msg'].removeprefix('Value error, ')}"
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, Path) and default.is_relative_to(_PACKAGES):
+        default = default.relative_to(_PACKAGES)
+    return f"`{json.dumps(default) if isinstance(default, dict) else default}`"

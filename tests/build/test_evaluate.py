@@ -1,0 +1,64 @@
+import math
+
+import numpy as np
+import pytest
+
+from model_store.build.dataset import UserSequence
+from model_store.build.evaluate import (
+    Case,
+    compare,
+    cooccurrence_ranker,
+    metrics,
+    popularity,
+    popularity_ranker,
+)
+
+
+def test_metrics_by_hand() -> None:
+    found = metrics([[7, 8], [1, 2, 3], list(range(20)), [5]], [7, 3, 15, 6])
+    assert found["HR@1"] == 0.25
+    assert found["HR@5"] == found["HR@10"] == 0.5
+    assert found["NDCG@1"] == 0.25
+    assert found["NDCG@10"] == pytest.approx((1 + 1 / math.log2(4)) / 4)
+
+
+def test_metrics_equal_their_definition_on_random_rankings() -> None:
+    rng = np.random.default_rng(0)
+    ranked = [rng.permutation(30)[:15].tolist() for _ in range(300)]
+    targets = rng.integers(30, size=300).tolist()
+    found = metrics(ranked, targets)
+    for k in (1, 5, 10):
+        gains = [
+            1 / math.log2(2 + rows[:k].index(target)) if target in rows[:k] else 0.0
+            for rows, target in zip(ranked, targets, strict=True)
+        ]
+        assert found[f"NDCG@{k}"] == pytest.approx(sum(gains) / 300)
+        assert found[f"HR@{k}"] == pytest.approx(sum(g > 0 for g in gains) / 300)
+
+
+SEQUENCES = [UserSequence("a", (0, 1, 2)), UserSequence("b", (0, 1)), UserSequence("c", (3, 2))]
+
+
+def test_popularity_counts_and_ranks() -> None:
+    counts = popularity(SEQUENCES, 15)
+    assert counts.tolist() == [2, 2, 2, 1] + [0] * 11
+    ranked = popularity_ranker(counts)([Case(SEQUENCES[0], 0)] * 2)
+    assert ranked[0] == ranked[1] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_cooccurrence_by_hand() -> None:
+    ranker = cooccurrence_ranker(SEQUENCES, popularity(SEQUENCES, 15))
+    [after_1] = ranker([Case(UserSequence("u", (1,)), 0)])
+    assert after_1[:2] == [0, 2]  # 0 stood beside 1 twice, 2 once
+    assert after_1[2] == 3  # nothing left but popularity
+    assert 1 not in after_1  # seen
+    [after_3_1] = ranker([Case(UserSequence("u", (3, 1)), 0)])
+    # 2 gets 1 from item 1 and 0.8 from item 3; 0 gets 2 from item 1.
+    assert after_3_1[:2] == [0, 2]
+
+
+def test_compare_names_each_ranker() -> None:
+    cases = [Case(UserSequence("u", (0,)), 1)]
+    results = compare({"right": lambda _: [[1]], "wrong": lambda _: [[0]]}, cases)
+    assert results["right"]["HR@1"] == 1.0
+    assert results["wrong"]["HR@10"] == 0.0

@@ -1,0 +1,220 @@
+"""The HTTP surface: what each route answers. Refusals are in `test_refusals.py`."""
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from starlette.testclient import TestClient
+
+from model_store.bundle import Bundle
+from tests.service.conftest import MakeClient
+
+HISTORY = ["item-1", "item-2", "item-3"]
+
+
+def event(number: int, **more: Any) -> dict[str, Any]:
+    defaults = {
+        "event_id": f"e{number}",
+        "user_id": "ann",
+        "item_id": f"item-{number}",
+        "timestamp": 1_750_000_000 + number,
+    }
+    return defaults | more
+
+
+def recommend(client: TestClient, **body: Any) -> dict[str, Any]:
+    response = client.post("/v1/recommendations", json=body)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def test_a_recommendation(client: TestClient, bundle: Bundle) -> None:
+    answer = recommend(client, user_id="ann", history=[*HISTORY, "gone"], k=5)
+    assert list(answer) == [
+        "request_id",
+        "user_id",
+        "bundle",
+        "source",
+        "reason",
+        "items",
+        "history_used",
+        "unknown_items",
+        "timing_ms",
+    ]
+    assert answer["user_id"] == "ann"
+    assert answer["bundle"] == {"name": "tiny", "version": 1}
+    assert (answer["source"], answer["reason"]) == ("model", None)
+    assert (answer["history_used"], answer["unknown_items"]) == (3, 1)
+    assert set(answer["timing_ms"]) == {"history", "prompt", "search", "items", "total"}
+    assert [item["rank"] for item in answer["items"]] == [1, 2, 3, 4, 5]
+    for item in answer["items"]:
+        row = bundle.catalogue.row_of[item["item_id"]]
+        assert item["title"] == bundle.catalogue.titles[row]
+        assert item["sid"] == bundle.sids[row]
+        assert item["score"] < 0
+
+
+def test_the_real_engine_answers(make_client: MakeClient) -> None:
+    client = make_client(engine="torch", threads=1)
+    answer = recommend(client, history=HISTORY, k=100, beam_width=20)
+    scores = [item["score"] for item in answer["items"]]
+    assert answer["source"] == "model"
+    assert len({item["item_id"] for item in answer["items"]}) == 100
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_defaults(client: TestClient) -> None:
+    answer = recommend(client)
+    assert len(answer["items"]) == 10
+    assert (answer["user_id"], answer["source"]) == (None, "popular")
+    assert answer["reason"] == "no_history"
+    assert {item["score"] for item in answer["items"]} == {None}
+
+
+def test_events_become_the_history_of_the_next_answer(client: TestClient) -> None:
+    batch = {"events": [event(n) for n in (1, 2, 3)]}
+    assert client.post("/v1/events", json=batch).json() == {"accepted": 3, "duplicates": 0}
+    assert client.post("/v1/events", json=batch).json() == {"accepted": 0, "duplicates": 3}
+    stored = recommend(client, user_id="ann")
+    assert (stored["source"], stored["history_used"]) == ("model", 3)
+    assert stored["items"] == recommend(client, history=HISTORY)["items"]
+
+
+def test_a_bare_list_of_events(client: TestClient) -> None:
+    answer = client.post("/v1/events", json=[event(1), event(2, user_id="bob")])
+    assert answer.json() == {"accepted": 2, "duplicates": 0}
+
+
+def test_a_history_is_read_in_order_and_removed(client: TestClient) -> None:
+    client.post("/v1/events", json=[event(2), event(1, type="buy"), event(3, item_id="gone")])
+    answer = client.get("/v1/users/ann/history").json()
+    assert answer["user_id"] == "ann"
+    assert answer["events"][0] == {
+        "event_id": "e1",
+        "item_id": "item-1",
+        "type": "buy",
+        "timestamp": "2025-06-15T15:06:41Z",
+    }
+    assert [found["event_id"] for found in answer["events"]] == ["e1", "e2", "e3"]
+    assert answer["events"][1]["type"] == "click"
+    for _ in range(2):
+        response = client.delete("/v1/users/ann")
+        assert (response.status_code, response.content) == (204, b"")
+    assert client.get("/v1/users/ann/history").json() == {"user_id": "ann", "events": []}
+
+
+@pytest.mark.parametrize(
+    "user_id", ["a/b", "a b", "用户", "%", "a\0b", "?x=1#y", "{}", "a/history", "a\nb", "a\n"]
+)
+def test_any_text_is_a_user_id(client: TestClient, user_id: str) -> None:
+    path = f"/v1/users/{quote(user_id, safe='')}"
+    assert client.post("/v1/events", json=[event(1, user_id=user_id)]).json()["accepted"] == 1
+    assert client.post("/v1/events", json=[event(1, user_id="other")]).json()["accepted"] == 1
+    answer = client.get(f"{path}/history").json()
+    assert (answer["user_id"], len(answer["events"])) == (user_id, 1)
+    assert client.delete(path).status_code == 204
+    assert client.get(f"{path}/history").json()["events"] == []
+    assert len(client.get("/v1/users/other/history").json()["events"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("2025-06-01T12:00:00", "2025-06-01T12:00:00Z"),
+        ("2025-06-01T12:00:00Z", "2025-06-01T12:00:00Z"),
+        ("2025-06-01T12:00:00.123456+08:00", "2025-06-01T04:00:00.123456Z"),
+        (1_748_779_200, "2025-06-01T12:00:00Z"),
+        (1_748_779_200.5, "2025-06-01T12:00:00.500000Z"),
+        (1_748_779_200_123, "2025-06-01T12:00:00.123000Z"),
+        (0, "1970-01-01T00:00:00Z"),
+    ],
+)
+def test_timestamps(client: TestClient, given: Any, read: str) -> None:
+    assert client.post("/v1/events", json=[event(1, timestamp=given)]).status_code == 200
+    [found] = client.get("/v1/users/ann/history").json()["events"]
+    assert found["timestamp"] == read
+
+
+def test_an_item(client: TestClient, bundle: Bundle) -> None:
+    row = bundle.catalogue.row_of["item-7"]
+    answer = client.get("/v1/items/item-7").json()
+    assert (answer["item_id"], answer["title"]) == ("item-7", "Title 7 标题")
+    assert answer["sid"] == bundle.sids[row]
+    assert set(answer["attributes"]) == {"brand", "price", "popularity"}
+    assert answer["attributes"]["brand"] == "brand-2"
+
+
+def test_profile_and_scene(make_client: MakeClient, scene_bundle: Bundle) -> None:
+    client = make_client(bundle=scene_bundle.path, engine="torch")
+    asks = [("old", "home"), ("young", "home"), ("old", "cart")]
+    answers = [
+        recommend(client, history=HISTORY, profile={"age": age, "shoe": "43"}, scene=scene)
+        for age, scene in asks
+    ]
+    scores = {tuple(item["score"] for item in answer["items"]) for answer in answers}
+    assert len(scores) == 3
+    popular = recommend(client, scene="home", k=2)
+    assert [item["item_id"] for item in popular["items"]] == ["item-59", "item-58"]
+    refused = client.post("/v1/recommendations", json={"scene": "attic"})
+    assert refused.status_code == 422
+    assert refused.json()["errors"] == [{"field": "scene", "message": "must be one of: home, cart"}]
+
+
+def test_an_engine_that_fails_falls_back(client: TestClient) -> None:
+    engine = client.app_state["service"].holder.current.engine
+    engine.fails = True
+    answer = recommend(client, history=HISTORY)
+    assert (answer["source"], answer["reason"]) == ("popular", "engine_error")
+    assert client.get("/readyz").status_code == 200
+    engine.close()
+    answer = recommend(client, history=HISTORY)
+    assert (answer["source"], answer["reason"]) == ("popular", "engine_dead")
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.headers["content-type"] == "application/problem+json"
+    assert client.get("/livez").json() == {"status": "alive"}
+
+
+def test_health(client: TestClient) -> None:
+    assert client.get("/livez").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {
+        "status": "ready",
+        "bundle": {"name": "tiny", "version": 1},
+        "redis": "ok",
+    }
+
+
+@pytest.mark.parametrize("sent", ["abc", "A.b_c-1", "x" * 128])
+def test_a_request_id_is_taken_over(client: TestClient, sent: str) -> None:
+    response = client.post("/v1/recommendations", json={}, headers={"X-Request-ID": sent})
+    assert response.headers["X-Request-ID"] == response.json()["request_id"] == sent
+
+
+@pytest.mark.parametrize("sent", ["", "x" * 129, "a b", "a\tb", 'a"b', "é", "a\n"])
+def test_a_strange_request_id_is_replaced(client: TestClient, sent: str) -> None:
+    headers = {"X-Request-ID": sent.encode("latin-1")}
+    response = client.get("/nowhere", headers=headers)  # type: ignore[arg-type]
+    made = response.headers["X-Request-ID"]
+    assert made == response.json()["request_id"]
+    assert len(made) == 32
+
+
+def test_documentation(client: TestClient) -> None:
+    assert client.get("/docs").status_code == 200
+    document = client.get("/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/v1/recommendations",
+        "/v1/events",
+        "/v1/users/{user_id}/history",
+        "/v1/users/{user_id}",
+        "/v1/items/{item_id}",
+        "/livez",
+        "/readyz",
+        "/metrics",
+    }
+    for path in document["paths"].values():
+        for operation in path.values():
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    assert list(response["content"]) == ["application/problem+json"]

@@ -1,0 +1,82 @@
+"""The application's lifespan: what it starts, and that it frees all of it."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from model_store.bundle import Bundle
+from model_store.errors import BundleError
+from service.app import create_app
+from service.engine.fake import FakeEngine
+from service.errors import EngineError
+from service.redis_server import EmbeddedRedis
+from service.settings import Settings
+from tests.service.conftest import PATIENT_MS
+from tests.service.test_api import HISTORY, event, recommend
+
+
+def settings(bundle: Path, state: Path) -> Settings:
+    return Settings(
+        bundle=bundle, engine="fake", state_dir=state, redis_timeout_ms=PATIENT_MS, threads=1
+    )
+
+
+def nothing_is_left(state: Path) -> bool:
+    """Whether the engine's thread has ended and the private Redis has let go of its folder."""
+    with EmbeddedRedis(state / "redis"):
+        return not any(thread.name == "sidrec-engine" for thread in threading.enumerate())
+
+
+def test_a_private_redis_keeps_what_it_was_told(bundle: Bundle, tmp_path: Path) -> None:
+    app = create_app(settings(bundle.path, tmp_path))
+    with TestClient(app) as client:
+        client.post("/v1/events", json=[event(1)])
+        engine = client.app_state["service"].holder.current.engine
+        assert engine.alive
+    assert not engine.alive
+    assert nothing_is_left(tmp_path)
+    with TestClient(app) as client:  # an application can start again
+        assert recommend(client, user_id="ann")["history_used"] == 1
+
+
+def test_a_bundle_that_does_not_load(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BundleError, match="no such folder"),
+        TestClient(create_app(settings(tmp_path / "none", tmp_path))),
+    ):
+        pass
+    assert nothing_is_left(tmp_path)
+
+
+def test_an_engine_that_cannot_answer_is_not_put_in_service(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = settings(bundle.path, tmp_path).model_copy(update={"engine_options": {"fails": True}})
+    with pytest.raises(EngineError, match="told to fail"), TestClient(create_app(failing)):
+        pass
+    assert nothing_is_left(tmp_path)
+
+
+def test_a_redis_that_is_away_at_the_start(bundle: Bundle) -> None:
+    away = Settings(bundle=bundle.path, engine="fake", redis_url="redis://127.0.0.1:1")
+    with TestClient(create_app(away)) as client:
+        assert client.get("/readyz").json()["redis"] == "away"
+        assert recommend(client, history=HISTORY)["source"] == "model"
+
+
+def test_what_is_in_service_can_be_replaced(
+    bundle: Bundle, scene_bundle: Bundle, tmp_path: Path
+) -> None:
+    with TestClient(create_app(settings(bundle.path, tmp_path))) as client:
+        holder = client.app_state["service"].holder
+        first = holder.current
+        with FakeEngine(scene_bundle) as engine:
+            recommender = type(first.recommender)(
+                scene_bundle, engine, client.app_state["service"].history, beam_width=5
+            )
+            holder.current = type(first)(scene_bundle, engine, recommender)
+            answer = recommend(client, scene="home", k=1)
+            assert answer["items"][0]["item_id"] == "item-59"
+            holder.current = first
