@@ -1,6 +1,7 @@
 """The items of a bundle, one row each, in the order of their SIDs.
 
-A row number is therefore also an item's place in the trie. Columns: `item_id`, `title`, `codes`,
+A row number is therefore also an item's place in the trie. Items that share a SID, between which a
+model cannot choose, stand by popularity, then by id. Columns: `item_id`, `title`, `codes`,
 `popularity`, and whatever attributes the items came with.
 """
 
@@ -42,12 +43,16 @@ class Catalogue:
         """
         check_items(items)
         codes = spec.parse([item["sid"] for item in items])
-        order = sort_order(codes)
         names = dict.fromkeys(name for item in items for name in item if name != "sid")
-        columns = {name: _column(name, [items[i].get(name) for i in order]) for name in names}
+        columns = {name: _column(name, [item.get(name) for item in items]) for name in names}
         columns.setdefault("title", pa.nulls(len(items), pa.string()))
         columns.setdefault("popularity", pa.array(np.zeros(len(items))))
-        return cls(pa.table(columns), codes[order])
+        given = cls(pa.table(columns), codes)
+        if problems := given._popularity_problems():
+            raise BundleError(problems)
+        ranked = np.lexsort((np.array(given.item_ids), -given.popularity))
+        order = ranked[sort_order(codes[ranked])]
+        return cls(given.table.take(order), codes[order])
 
     @classmethod
     def read(cls, path: Path) -> "Catalogue":

@@ -1,10 +1,15 @@
 """`sidrec …`: the one place that wires both wings together for the command line."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, NoReturn
 
 import typer
 
+from model_store.cli import app as bundle_commands
+from model_store.errors import BundleError, ModelStoreError
+from model_store.store import Store
+from service.server import StartFailed, run
 from service.settings import Settings, SettingsInvalid, load_settings, settings_table
 
 cli = typer.Typer(
@@ -12,6 +17,7 @@ cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+cli.add_typer(bundle_commands, name="bundle")
 
 
 def main() -> None:
@@ -28,12 +34,33 @@ def serve(
 ) -> None:
     """Answer requests over HTTP. `sidrec settings` lists the variables for everything else."""
     settings = _settings(bundle=bundle, engine=engine, host=host, port=port)
-    from service.server import StartFailed, run  # takes seconds, which a wrong setting need not
-
     try:
         run(settings)
     except StartFailed as error:
         _fail(error.problems, 1)
+
+
+@cli.command()
+def build(
+    config: Annotated[Path, typer.Argument(help="TOML file; see model_store/build/configs.")],
+    out: Annotated[Path, typer.Option(help="The store: a folder that keeps name/version/.")],
+) -> None:
+    """Train a model from a configuration, measure it, and publish it as a bundle."""
+    # What building needs and serving does not is imported here.
+    try:
+        from model_store.build.config import load_config
+        from model_store.build.pipeline import build as run_build
+        from service.offline import engine_ranker
+    except ModuleNotFoundError as error:
+        _fail([f"{error.name} is missing: pip install 'sidrec[build]'"], 1)
+    try:
+        with TemporaryDirectory(prefix="sidrec-build-") as work:
+            path = run_build(load_config(config), Store(out), Path(work), engine_ranker)
+    except BundleError as error:
+        _fail(error.problems, 1)
+    except ModelStoreError as error:
+        _fail(str(error).splitlines(), 1)
+    typer.echo(path)
 
 
 @cli.command()

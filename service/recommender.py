@@ -5,13 +5,12 @@
 3. Item ids become catalogue rows; those that the bundle does not know are dropped and counted.
 4. The prompt builder renders profile, scene and history within the model's length.
 5. The engine searches, B = max(beam width, k).
-6. Beams become items: best SID first, within a SID by popularity and then item id, cut to k.
+6. Beams become items: best SID first, within a SID in the catalogue's order, cut to k.
 7. Where step 2 or 5 fails, or no history is left after 3, the answer is popular items of the
    scene, and says why.
 """
 
-import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
@@ -94,7 +93,6 @@ class Recommender:
         self._titles = bundle.catalogue.titles
         self._sids = bundle.sids
         self._row_of = bundle.catalogue.row_of
-        self._popularity: list[float] = bundle.catalogue.popularity.tolist()
         for scene in (None, *self._scenes):
             self._catalogue.popular(scene)  # sorts once; no request shall wait for it
 
@@ -111,7 +109,8 @@ class Recommender:
         run = _Run()
         reason: Reason | None = None
         try:
-            picks = self._picks(await self._search(ask, scene, run), ask.k)
+            beams = await self._search(ask, scene, run)
+            picks = [self._pick(row, score) for row, score in best_items(beams, ask.k)]
         except (_NoHistory, HistoryUnavailable, EngineError) as error:
             reason = _reason(error)
             if reason != "no_history":
@@ -158,19 +157,6 @@ class Recommender:
         run.stored = "hit" if events else "miss"
         return [event.item_id for event in events]
 
-    def _picks(self, beams: Sequence[Beam], k: int) -> list[Pick]:
-        return list(islice(self._ranked(beams, k), k))
-
-    def _ranked(self, beams: Sequence[Beam], k: int) -> Iterator[Pick]:
-        for beam in beams:
-            rows: Sequence[int] = beam.rows
-            if len(rows) > 1:
-                rows = heapq.nsmallest(
-                    k, rows, key=lambda row: (-self._popularity[row], self._ids[row])
-                )
-            for row in rows:
-                yield self._pick(row, beam.score)
-
     def _pick(self, row: int, score: float | None) -> Pick:
         return Pick(self._ids[row], self._titles[row], self._sids[row], score)
 
@@ -180,6 +166,14 @@ class Recommender:
         if scene is not None and scene not in self._scenes:
             raise InvalidInput("scene", f"must be one of: {', '.join(self._scenes)}")
         return scene
+
+
+def best_items(beams: Sequence[Beam], k: int) -> list[tuple[int, float]]:
+    """The first `k` catalogue rows of the beams, with the score of their SID.
+
+    The catalogue already has the items of one SID in the order in which they are to be shown.
+    """
+    return list(islice(((row, beam.score) for beam in beams for row in beam.rows), k))
 
 
 class _NoHistory(Exception):

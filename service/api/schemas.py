@@ -33,8 +33,8 @@ class RecommendationRequest(_Request):
     history: list[ItemId] | None = Field(
         None, description="item ids, oldest first; used instead of the stored history"
     )
-    profile: dict[ProfileName, ProfileValue] = Field(
-        {}, max_length=32, description="what the bundle's prompt says of a user"
+    profile: dict[ProfileName, ProfileValue] | None = Field(
+        None, max_length=32, description="what the bundle's prompt says of a user"
     )
     scene: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
         None, description="where the items will be shown; one that the bundle knows"
@@ -48,7 +48,7 @@ class RecommendationRequest(_Request):
             k=self.k,
             user_id=self.user_id,
             history=self.history,
-            profile=self.profile,
+            profile=self.profile or {},
             scene=self.scene,
             beam_width=self.beam_width,
         )

@@ -50,7 +50,8 @@ class BatchingEngine(Engine):
         self._changed = threading.Condition()
         self._running = threading.Lock()
         self._closing = False
-        self._batch_sizes: list[int] = []
+        # Bounded, for nobody may ever ask.
+        self._batch_sizes: deque[int] = deque(maxlen=10_000)
         self._thread = threading.Thread(target=self._work, name="sidrec-engine", daemon=True)
         self._thread.start()
 
@@ -86,7 +87,7 @@ class BatchingEngine(Engine):
         return self._thread.is_alive() and not self._closing
 
     def stats(self) -> EngineStats:
-        sizes, self._batch_sizes = self._batch_sizes, []
+        sizes = [self._batch_sizes.popleft() for _ in range(len(self._batch_sizes))]
         return EngineStats(len(self._waiting), sizes)
 
     def close(self) -> None:
