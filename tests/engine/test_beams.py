@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from bench.hugging_face import Found
 from model_store.bundle import Bundle
 from model_store.sid import END, Eligibility, EligibilityBatch, Trie
 from service.engine import Query
 from service.engine.beams import Beams, advance, answers
 from service.engine.torch.engine import TorchEngine
-from tests.engine.reference import Found, assert_same, beams_of, every_score
+from tests.engine.reference import assert_same, beams_of, every_score
 from tests.model_store.tries import Sid, build, sid_rows
 from tests.tiny import ARCHITECTURES, make_bundle, random_items
 
