@@ -109,11 +109,14 @@ class Trie:
             first_child=tuple(t.to(device) for t in self.first_child),
         )
 
-    def children(self, depth: int, nodes: Tensor) -> Children:
-        """Children of `nodes` (n,) at `depth`, which lie at depth + 1."""
+    def children(self, depth: int, nodes: Tensor, wanted: Tensor | None = None) -> Children:
+        """Children of `nodes` (n,) at `depth`, which lie at depth + 1; where `wanted` (n,) is
+        false, none."""
         starts = self.first_child[depth]
         first = starts[nodes].long()
         count = starts[nodes + 1].long() - first
+        if wanted is not None:
+            count = count * wanted
         parent = torch.repeat_interleave(count)
         # A child's number is its place in the whole list, moved by what its parent's run needs.
         shift = first - (count.cumsum(0) - count)

@@ -61,21 +61,26 @@ def advance(
     row:  (Q, W) the row of `logp` of each beam; any for a beam whose only child is `END`
     """
     queries, width = beams.node.shape
-    live = beams.alive.flatten().nonzero().flatten()
-    below = trie.children(depth, beams.node.flatten()[live])
-    source = live[below.parent]
-    gain = logp[row.flatten()[source], below.code.clamp(min=0)]
+    below = trie.children(depth, beams.node.flatten(), beams.alive.flatten())
     if trie.has_end[depth]:
+        gain = logp[row.flatten()[below.parent], below.code.clamp(min=0)]
         gain = torch.where(below.code == END, 0.0, gain)
-    score = beams.score.flatten()[source] + gain
-    query = source // width
+    else:
+        gain = logp[row.flatten()[below.parent], below.code]
+    score = beams.score.flatten()[below.parent] + gain
+    query = below.parent // width
+    may = None
     if not eligible.unrestricted:
         may = eligible.count(query, *trie.rows(depth + 1, below.node)) > 0
-        score, source, query = score[may], source[may], query[may]
-        node, code = below.node[may], below.code[may]
-    else:
-        node, code = below.node, below.code
-    return _best(score, query, source % width, node, code, queries, widths)
+    begin, most = _runs(query, queries)
+    at, dead = _best(score, query, begin, most, widths, may)
+    chosen = (begin[:, None] + at).masked_fill(dead, 0)
+    return Beams(
+        node=below.node[chosen].masked_fill(dead, 0),
+        score=score[chosen].masked_fill(dead, -torch.inf),
+        parent=(below.parent[chosen] % width).masked_fill(dead, 0),
+        code=below.code[chosen].masked_fill(dead, END),
+    )
 
 
 def answers(trie: Trie, beams: Beams) -> list[list[Beam]]:
@@ -94,40 +99,40 @@ def answers(trie: Trie, beams: Beams) -> list[list[Beam]]:
     ]
 
 
-def _best(
-    score: Tensor,
-    query: Tensor,
-    parent: Tensor,
-    node: Tensor,
-    code: Tensor,
-    queries: int,
-    widths: Tensor,
-) -> Beams:
-    """The best candidates of each query, in code order.
-
-    Candidates stand query by query in code order. Score and place become one integer, so that a
-    plain top-k breaks ties by code order and is the same on every device.
-    """
-    device = score.device
+def _runs(query: Tensor, queries: int) -> tuple[Tensor, int]:
+    """Where each query's candidates begin, (Q,), and the most that one has."""
+    if queries == 1:
+        return query.new_zeros(1), query.shape[0]
     count = torch.bincount(query, minlength=queries)
-    begin = count.cumsum(0) - count
-    place = torch.arange(score.shape[0], device=device) - begin[query]
-    most = int(count.max())
-    keys = torch.full((queries, most), _NONE, device=device)
-    keys[query, place] = _sortable(score) << 32 | (_POSITION - place)
+    return count.cumsum(0) - count, int(count.max())
+
+
+def _best(
+    score: Tensor, query: Tensor, begin: Tensor, most: int, widths: Tensor, may: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Places of the best candidates within each query's run, in code order; and which are dead.
+
+    Candidates stand query by query in code order; `may` (n,) says which are eligible. Score and
+    place become one integer, so that a plain top-k breaks ties by code order and is the same on
+    every device.
+    """
+    queries = begin.shape[0]
+    place = torch.arange(score.shape[0], device=score.device)
+    if queries > 1:
+        place = place - begin[query]
+    key = _sortable(score) << 32 | (_POSITION - place)
+    if may is not None:
+        key = key.masked_fill(~may, _NONE)
+    if queries > 1:
+        keys = torch.full((queries, most), _NONE, device=score.device)
+        keys[query, place] = key
+    else:
+        keys = key[None]
     kept, at = keys.topk(min(int(widths.max()), most), dim=1)
-    rank = torch.arange(kept.shape[1], device=device)
-    dead = (kept == _NONE) | (rank >= widths[:, None])
-    # Dead places go last; the others back into code order.
+    dead = (kept == _NONE) | (torch.arange(kept.shape[1], device=at.device) >= widths[:, None])
+    # Dead places go last, the others back into code order.
     at = torch.where(dead, most, at).sort(dim=1).values
-    dead = at == most
-    chosen = (begin[:, None] + at).masked_fill(dead, 0)
-    return Beams(
-        node=node[chosen].masked_fill(dead, 0),
-        score=score[chosen].masked_fill(dead, -torch.inf),
-        parent=parent[chosen].masked_fill(dead, 0),
-        code=code[chosen].masked_fill(dead, END),
-    )
+    return at, at == most
 
 
 def _sortable(score: Tensor) -> Tensor:

@@ -46,7 +46,6 @@ class Model:
         self._heads = config.num_attention_heads
         self._kv = config.num_key_value_heads
         self._group = self._heads // self._kv
-        self._sizes = [n * config.head_dim for n in (self._heads, self._kv, self._kv)]
 
     @property
     def device(self) -> torch.device:
@@ -122,7 +121,7 @@ class Model:
 
         Normalised over the full vocabulary, in fp32: (rows, codes).
         """
-        logits = torch.nn.functional.linear(hidden, self._weights.head).float()
+        logits = self._weights.head(hidden).float()
         return logits[:, tokens] - logits.logsumexp(dim=1, keepdim=True)
 
     def _new_cache(self, lengths: list[int], room: int) -> Cache:
@@ -140,11 +139,12 @@ class Model:
         self, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rotated queries (n, H, D), rotated keys and values (n, G, D) of inputs (n, hidden)."""
-        parts = layer.qkv(self._norm(x, layer.input_norm)).split(self._sizes, dim=-1)
-        q, k, v = (part.unflatten(-1, (-1, self.config.head_dim)) for part in parts)
-        if layer.q_norm is not None and layer.k_norm is not None:
-            q, k = self._norm(q, layer.q_norm), self._norm(k, layer.k_norm)
-        return _rotate(q, cos, sin), _rotate(k, cos, sin), v
+        heads = layer.qkv(self._norm(x, layer.input_norm)).view(len(x), -1, self.config.head_dim)
+        both = heads[:, : self._heads + self._kv]
+        if layer.qk_norm is not None:
+            both = rms_norm(both, both.shape[-1:], eps=self.config.rms_norm_eps) * layer.qk_norm
+        both = _rotate(both, cos, sin)
+        return both[:, : self._heads], both[:, self._heads :], heads[:, self._heads + self._kv :]
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention within one prompt: q (n, H, D) or its last row, k and v (G, n, D)."""

@@ -13,25 +13,37 @@ from service.engine.torch.config import ModelConfig
 from service.errors import EngineError
 
 
-@dataclass(frozen=True, slots=True)
 class Linear:
-    """weight (out, in), bias (out,) or None."""
+    """A matrix (out, in) with a bias (out,) or None, applied to rows (n, in).
 
-    weight: Tensor
-    bias: Tensor | None
+    On a CPU in fp32 the matrix is packed once into oneDNN's layout, the operator that torch's
+    own compiler emits for it: the same products, without arranging the matrix at every call.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._bias = bias
+        self._packed = weight.device.type == "cpu" and weight.dtype == torch.float32
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self._packed else weight
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.nn.functional.linear(x, self.weight, self.bias)
+        if not self._packed:
+            return torch.nn.functional.linear(x, self._weight, self._bias)
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._weight, self._bias, "none", [], ""
+        )
+        return result
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One decoder layer. `qkv` and `gate_up` are fused; the norms of Qwen3 may be absent."""
+    """One decoder layer. `qkv` and `gate_up` are fused.
+
+    qk_norm: (query heads + KV heads, head size), what Qwen3 scales each head by; else None
+    """
 
     input_norm: Tensor
     qkv: Linear
-    q_norm: Tensor | None
-    k_norm: Tensor | None
+    qk_norm: Tensor | None
     out: Linear
     mlp_norm: Tensor
     gate_up: Linear
@@ -40,12 +52,12 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """embedding and head (vocab, hidden), the same tensor when they are tied; norm (hidden,)."""
+    """embedding (vocab, hidden), norm (hidden,), and the head from hidden to vocab."""
 
     embedding: Tensor
     layers: tuple[Layer, ...]
     norm: Tensor
-    head: Tensor
+    head: Linear
 
 
 def load_weights(
@@ -68,13 +80,19 @@ def load_weights(
         present = [bias for bias in biases if bias is not None]
         return Linear(weight, torch.cat(present) if present else None)
 
+    def qk_norm(at: str) -> Tensor | None:
+        if f"{at}.self_attn.q_norm.weight" not in tensors:
+            return None
+        q, k = (take(f"{at}.self_attn.{name}_norm.weight") for name in "qk")
+        heads = config.num_attention_heads, config.num_key_value_heads
+        return torch.cat([q.expand(heads[0], -1), k.expand(heads[1], -1)])
+
     def layer(i: int) -> Layer:
         at = f"model.layers.{i}"
         return Layer(
             input_norm=take(f"{at}.input_layernorm.weight"),
             qkv=fused(f"{at}.self_attn", "q_proj", "k_proj", "v_proj"),
-            q_norm=tensors.pop(f"{at}.self_attn.q_norm.weight", None),
-            k_norm=tensors.pop(f"{at}.self_attn.k_norm.weight", None),
+            qk_norm=qk_norm(at),
             out=fused(f"{at}.self_attn", "o_proj"),
             mlp_norm=take(f"{at}.post_attention_layernorm.weight"),
             gate_up=fused(f"{at}.mlp", "gate_proj", "up_proj"),
@@ -86,7 +104,7 @@ def load_weights(
         embedding=embedding,
         layers=tuple(layer(i) for i in range(config.num_hidden_layers)),
         norm=take("model.norm.weight"),
-        head=embedding if config.tie_word_embeddings else take("lm_head.weight"),
+        head=Linear(embedding if config.tie_word_embeddings else take("lm_head.weight")),
     )
 
 
