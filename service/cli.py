@@ -1,7 +1,8 @@
 """`sidrec …`: the one place that wires both wings together for the command line."""
 
+import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Annotated, NoReturn
 
 import typer
@@ -53,13 +54,18 @@ def build(
         from service.offline import engine_ranker
     except ModuleNotFoundError as error:
         _fail([f"{error.name} is missing: pip install 'sidrec[build]'"], 1)
+    work = Path(mkdtemp(prefix="sidrec-build-"))
     try:
-        with TemporaryDirectory(prefix="sidrec-build-") as work:
-            path = run_build(load_config(config), Store(out), Path(work), engine_ranker)
+        path = run_build(load_config(config), Store(out), work, engine_ranker)
+        shutil.rmtree(work)
     except BundleError as error:
         _fail(error.problems, 1)
     except ModelStoreError as error:
         _fail(str(error).splitlines(), 1)
+    finally:
+        # What took an hour to train shall not be lost to what went wrong behind it.
+        if any(work.glob("*")):
+            typer.echo(f"what was made so far is kept in {work}", err=True)
     typer.echo(path)
 
 
