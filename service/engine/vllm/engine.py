@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from itertools import islice
 from typing import Any
 
+import torch
+
 from model_store.bundle import Bundle
 from service.engine.base import Beam, Engine, EngineStats, Query
 from service.engine.vllm.core import Core
@@ -82,30 +84,50 @@ class VllmEngine(Engine):
         tasks = [Task(query) for query in queries]
         with self._changed:
             if not self.alive:
-                raise EngineDead("the engine has stopped")
+                raise _dead(None)
             self._waiting.extend(tasks)
             self._changed.notify()
         return tasks
 
     def _work(self, args: EngineArgs, started: Future[None]) -> None:
         """The thread. Whatever ends it, no caller is left waiting."""
+        torch.set_num_threads(torch.get_num_threads())  # OpenMP asks each thread for itself
         try:
             core = Core(args)
         except BaseException as error:
             started.set_exception(error)
             return
         driver = Driver(core, self.trie, self._codes)
+        try:
+            self._try_out(driver)
+        except BaseException as error:
+            core.close()
+            started.set_exception(error)
+            return
         started.set_result(None)
+        cause: BaseException | None = None
         try:
             self._drive(driver)
+        except BaseException as error:
+            cause = error
+            raise
         finally:
             with self._changed:
                 self._closing = True
                 left = [*driver.tasks, *self._waiting]
                 self._waiting.clear()
             for task in left:
-                task.finish(EngineDead("the engine has stopped"))
+                task.finish(_dead(cause))
             core.close()
+
+    def _try_out(self, driver: Driver) -> None:
+        """One search: what vLLM compiles at first use, and a model that it loads but cannot run,
+        belong to the start."""
+        task = Task(Query([0], 2))
+        driver.start([task])
+        while driver.rows:
+            driver.step()
+        task.future.result()
 
     def _drive(self, driver: Driver) -> None:
         """Steps until closed. An error of the core itself ends the thread, and the engine."""
@@ -129,6 +151,12 @@ class VllmEngine(Engine):
                     return [self._waiting.popleft() for _ in range(driver.admissible(queries))]
                 self._changed.wait()
             return []
+
+
+def _dead(cause: BaseException | None) -> EngineDead:
+    error = EngineDead("the engine has stopped")
+    error.__cause__ = cause
+    return error
 
 
 _LOOK_AHEAD = 1024
