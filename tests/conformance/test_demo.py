@@ -152,7 +152,7 @@ class TestTogether:
 
     @pytest.mark.parametrize(("tokens", "width"), [(0, 20), (513, 20), (5, 0)])
     async def test_refuses(self, engine: Engine, tokens: int, width: int) -> None:
-        with pytest.raises(EngineError, match="tokens here|beam width of 0"):
+        with pytest.raises(EngineError, match=r"tokens here|beam width of 0"):
             await engine.search(Query([5] * tokens, width))
         with pytest.raises(EngineError):
             engine.search_batch([Query([5] * tokens, width)])

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -75,7 +75,9 @@ class Cohort:
             )
         ]
 
-    def take(self, rows: Sequence[int], ids: np.ndarray, logp: np.ndarray) -> None:
+    def take(
+        self, rows: Sequence[int], ids: npt.NDArray[np.int32], logp: npt.NDArray[np.float32]
+    ) -> None:
         """The best tokens of some rows: vocabulary `ids` and `logp` (rows, candidates or more)."""
         row, column = np.nonzero(np.isfinite(logp))  # the rest only fills up the table
         codes = self._codes.codes(self.depth, ids[row, column])
@@ -106,8 +108,8 @@ class Cohort:
             return [[] for _ in self.tasks]
         return answers(self._trie, self._beams)
 
-    def _allowed(self, query: Tensor, nodes: Tensor) -> Any:
-        """(n, codes): which codes lead from `nodes` (n,) to something that `query` (n,) may find."""
+    def _allowed(self, query: Tensor, nodes: Tensor) -> npt.NDArray[np.bool_]:
+        """(n, codes): which codes lead from `nodes` (n,) to what `query` (n,) may find."""
         below = self._trie.children(self.depth, nodes)
         may = below.code != END
         if not self._eligible.unrestricted:

@@ -22,6 +22,8 @@ for _name, _value in {
 from vllm.engine.arg_utils import EngineArgs  # noqa: E402
 from vllm.platforms import current_platform  # noqa: E402
 
+__all__ = ["EngineArgs", "current_platform", "engine_args"]
+
 _OURS = {
     "model",
     "tokenizer",
