@@ -209,11 +209,10 @@ def main() -> None:
 
 def compare(options: argparse.Namespace) -> None:
     console, results = Console(), {}
-    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     for name in options.only:
         console.print(f"measuring {NAMES[name]} …")
         command = [sys.executable, "-m", "bench.vllm", *sys.argv[1:], "--child", name]
-        output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         lines = [line for line in output.stdout.splitlines() if line.startswith("RESULT")]
         if not lines:
             console.print(f"{NAMES[name]} failed with status {output.returncode}")

@@ -76,11 +76,11 @@ class TestMask:
         torch.testing.assert_close(found, right[torch.from_numpy(order)])
 
     def test_slots_move_swap_and_empty(self, mask: SidMask) -> None:
-        states: list[RowState | None] = [s for s in random_states(20, 7) if s is not None][:4]
+        states = [state for state in random_states(20, 7) if state is not None][:4]
         mask.write(range(4), states)
         mask.swap(0, 1)
         mask.move(3, 2)
-        now = [states[1], states[0], states[3], None]
+        now: list[RowState | None] = [states[1], states[0], states[3], None]
         logits = torch.randn(4, VOCABULARY)
         right = expected(logits, now)
         torch.testing.assert_close(mask.apply(logits, np.arange(4)), right)
@@ -110,7 +110,7 @@ class TestProcessors:
 
         # Six requests; then 0 and 4 leave, 5 takes the place of 0, 1 and 2 change places.
         states = random_states(6, 3)
-        update = [(i, parameters(state), None, []) for i, state in enumerate(states)]
+        update: Any = [(i, parameters(state), None, []) for i, state in enumerate(states)]
         first.update_state(BatchUpdate(6, removed=[], added=update, moved=[]))
         for i, state in enumerate(states):
             assert second.add_request(10 + i, parameters(state)) == (state is not None)
@@ -169,9 +169,7 @@ class TestOptions:
         with pytest.raises(EngineError, match=message):
             create_engine("vllm", bundle, **options)
 
-    def test_two_engines_in_a_process_and_a_shorter_model(
-        self, bundle: Bundle, engine: Any
-    ) -> None:
+    def test_two_in_a_process_one_with_a_shorter_model(self, bundle: Bundle, engine: Any) -> None:
         threads, query = torch.get_num_threads(), Query([5, 6, 7], 10)
         [right] = engine.search_batch([query])
         with create_engine("vllm", bundle, max_model_len=64, max_num_seqs=4) as other:
