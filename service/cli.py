@@ -29,7 +29,7 @@ def main() -> None:
 @cli.command()
 def serve(
     bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle.")] = None,
-    engine: Annotated[str | None, typer.Option(help="What searches: torch or fake.")] = None,
+    engine: Annotated[str | None, typer.Option(help="What searches: torch, vllm or fake.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
 ) -> None:

@@ -65,6 +65,21 @@ class Metrics:
             registry=registry,
         )
         self._queue = Gauge("sidrec_engine_queue_depth", "Queries waiting", registry=registry)
+        self._rows = Histogram(
+            "sidrec_engine_step_rows",
+            "Prefixes that a step of the model carried",
+            buckets=_SIZES,
+            registry=registry,
+        )
+        self._prompt = Counter(
+            "sidrec_engine_prompt_tokens",
+            "Tokens in front of these prefixes, by where their keys came from",
+            ("source",),
+            registry=registry,
+        )
+        self._preemptions = Counter(
+            "sidrec_engine_preemptions", "Prefixes that lost their cache", registry=registry
+        )
         self._bundle = Gauge(
             "sidrec_bundle_info",
             "The bundle in service",
@@ -101,4 +116,9 @@ class Metrics:
         self._queue.set(stats.queue_depth)
         for size in stats.batch_sizes:
             self._batches.observe(size)
+        for rows in stats.step_rows:
+            self._rows.observe(rows)
+        self._prompt.labels("cache").inc(stats.cached_tokens)
+        self._prompt.labels("model").inc(stats.prompt_tokens - stats.cached_tokens)
+        self._preemptions.inc(stats.preemptions)
         return generate_latest(self._registry)

@@ -46,7 +46,9 @@ class Settings(BaseSettings):
     bundle: Path = Field(
         _PACKAGES / "model_store" / "bundles" / "demo" / "1", description="Folder of the bundle"
     )
-    engine: Literal["torch", "fake"] = Field("torch", description="What searches: torch or fake")
+    engine: Literal["torch", "vllm", "fake"] = Field(
+        "torch", description="What searches: torch, vllm or fake"
+    )
     engine_options: JsonObject = Field(
         {}, description='Options of the engine, a JSON object such as {"device": "cpu"}'
     )

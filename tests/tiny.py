@@ -68,13 +68,13 @@ def random_model(architecture: str, vocab_size: int, *, seed: int = 0) -> PreTra
     kind = {
         "llama": (LlamaConfig, LlamaForCausalLM, {}),
         "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
-        "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16}),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 32}),
     }
     config, model, more = kind[architecture]
     return model(
         config(
             vocab_size=vocab_size,
-            hidden_size=48,
+            hidden_size=128,  # heads of 32: the smallest that vLLM's CPU build runs
             intermediate_size=96,
             num_hidden_layers=3,
             num_attention_heads=4,

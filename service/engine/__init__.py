@@ -6,7 +6,7 @@ from model_store.bundle import Bundle
 from service.engine.base import Beam, Engine, EngineStats, Query
 from service.errors import EngineError
 
-KINDS = ("torch", "fake")
+KINDS = ("torch", "vllm", "fake")
 
 __all__ = ["KINDS", "Beam", "Engine", "EngineStats", "Query", "create_engine"]
 
@@ -20,6 +20,13 @@ def create_engine(kind: str, bundle: Bundle, **options: Any) -> Engine:
     match kind:
         case "torch":
             from service.engine.torch.engine import TorchEngine as Kind
+        case "vllm":
+            try:
+                from service.engine.vllm.engine import (  # type: ignore[assignment]
+                    VllmEngine as Kind,
+                )
+            except ImportError as error:
+                raise EngineError(f"engine 'vllm': {error}; is vLLM installed?") from error
         case "fake":
             from service.engine.fake import FakeEngine as Kind  # type: ignore[assignment]
         case _:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from model_store.sid import Eligibility, Trie
+from service.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,20 @@ class Beam:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot for the metrics: queries waiting, and sizes of batches run since the last one."""
+    """A snapshot for the metrics: queries waiting now, and what has run since the last one.
+
+    batch_sizes:   queries that ran together, per batch or step
+    step_rows:     prefixes that a step of the model carried, from an engine that mixes queries
+    prompt_tokens: tokens in front of those prefixes, and how many of them came from a cache
+    preemptions:   prefixes that lost their place in the cache before they were answered
+    """
 
     queue_depth: int
     batch_sizes: Sequence[int]
+    step_rows: Sequence[int] = ()
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    preemptions: int = 0
 
 
 class Engine(ABC):
@@ -72,6 +83,16 @@ class Engine(ABC):
         A caller that is cancelled before its query starts costs nothing. Raises `EngineError`
         for this query alone, `EngineDead` when no query will be answered any more.
         """
+
+    def check(self, query: Query) -> None:
+        """Raises `EngineError` for a query that cannot be answered."""
+        tokens = len(query.prompt_token_ids)
+        if not 1 <= tokens <= self.max_prompt_tokens:
+            raise EngineError(
+                f"a prompt has 1 to {self.max_prompt_tokens} tokens here, this one {tokens}"
+            )
+        if query.beam_width < 1:
+            raise EngineError(f"a beam width of {query.beam_width}")
 
     @property
     @abstractmethod

@@ -61,7 +61,7 @@ class BatchingEngine(Engine):
 
     def search_batch(self, queries: Sequence[Query]) -> list[list[Beam]]:
         for query in queries:
-            self._check(query)
+            self.check(query)
         found: list[list[Beam]] = [[]] * len(queries)
         left = list(range(len(queries)))
         while left:
@@ -73,7 +73,7 @@ class BatchingEngine(Engine):
         return found
 
     async def search(self, query: Query) -> list[Beam]:
-        self._check(query)
+        self.check(query)
         waiting = _Waiting(query, asyncio.get_running_loop().create_future())
         with self._changed:
             if not self.alive:
@@ -95,15 +95,6 @@ class BatchingEngine(Engine):
             self._closing = True
             self._changed.notify()
         self._thread.join()
-
-    def _check(self, query: Query) -> None:
-        tokens = len(query.prompt_token_ids)
-        if not 1 <= tokens <= self.max_prompt_tokens:
-            raise EngineError(
-                f"a prompt has 1 to {self.max_prompt_tokens} tokens here, this one {tokens}"
-            )
-        if query.beam_width < 1:
-            raise EngineError(f"a beam width of {query.beam_width}")
 
     def _work(self) -> None:
         """The thread: batches until closed. Whatever ends it, no caller is left waiting."""

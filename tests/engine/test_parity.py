@@ -258,7 +258,7 @@ class TestRefuses:
         assert message == "the weights lack model.layers.3.input_layernorm.weight"
 
     def test_unknown_engine_and_option(self, qwen2: Bundle) -> None:
-        with pytest.raises(EngineError, match="no engine 'jax'; there are torch, fake"):
+        with pytest.raises(EngineError, match="no engine 'jax'; there are torch, vllm, fake"):
             create_engine("jax", qwen2)
         with pytest.raises(EngineError, match=r"engine 'torch': .*warp"):
             create_engine("torch", qwen2, warp=9)

@@ -1,0 +1,136 @@
+"""vLLM's engine core inside this process, without the layers that vLLM has above it.
+
+Its `LLM` and servers verify, copy and detokenise every request by itself; a search makes twenty
+alike at a time, knows that they are right, and reads token ids. So requests are built here, as
+the core's own objects, and outputs are read as the core returns them.
+"""
+
+import copy
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from service.engine.vllm.mask import STATE, RowState
+
+# isort: split
+# First, because it sets the environment in which vLLM is imported.
+from service.engine.vllm.options import EngineArgs, current_platform
+
+# isort: split
+from vllm.sampling_params import SamplingParams
+from vllm.v1.engine.core import EngineCore
+from vllm.v1.executor import Executor
+from vllm.v1.request import Request
+
+_PROCESSORS = "service.engine.vllm.processor_v{0}:SidProcessorV{0}"
+
+_VLLM = threading.RLock()
+"""vLLM keeps the context of a forward pass in a global: of several cores, one works at a time."""
+
+_alive: set[int] = set()
+"""The cores of this process. Closing the last of them tears down what they share."""
+
+
+class PromptBlocks:
+    """Hashes of a prompt's whole blocks: computed for its first request, shared by all others."""
+
+    def __init__(self, hasher: Callable[[Request], list[Any]]) -> None:
+        self._hasher = hasher
+        self._known: list[Any] | None = None
+
+    def __call__(self, request: Request) -> list[Any]:
+        """The hashes that `request` lacks; vLLM asks whenever a request has got new tokens."""
+        if self._known is None:
+            self._known = self._hasher(request)
+            return self._known
+        if not request.block_hashes:
+            request.block_hashes.extend(self._known)
+        return self._hasher(request)
+
+
+class Core:
+    """One model in vLLM. Everything here must be called by the thread that made it.
+
+    Raises what vLLM raises for a model or arguments that it cannot run.
+    """
+
+    def __init__(self, args: EngineArgs) -> None:
+        with _VLLM, _process_kept():
+            if current_platform.is_cpu():
+                # The one function that is compiled even in eager mode would need a C++ compiler.
+                current_platform.simple_compile_backend = "eager"
+            config = args.create_engine_config()
+            args.logits_processors = [_PROCESSORS.format(2 if config.use_v2_model_runner else 1)]
+            config = args.create_engine_config()
+            self._core = EngineCore(config, Executor.get_class(config), log_stats=False)
+            _alive.add(id(self))
+        self.max_num_seqs: int = config.scheduler_config.max_num_seqs
+        self.max_num_batched_tokens: int = config.scheduler_config.max_num_batched_tokens
+        self._parameters: dict[int, SamplingParams] = {}
+
+    def prompt_blocks(self) -> PromptBlocks | None:
+        """For a new prompt; None where prompts are not cached."""
+        hasher = self._core.request_block_hasher
+        return None if hasher is None else PromptBlocks(hasher)
+
+    def add(
+        self,
+        name: str,
+        tokens: list[int],
+        state: RowState,
+        candidates: int,
+        blocks: PromptBlocks | None,
+    ) -> Request:
+        """Asks for the best `candidates` tokens that `state` allows behind `tokens`."""
+        parameters = copy.copy(self._prototype(candidates))
+        parameters.extra_args = {STATE: state}
+        request = Request(name, tokens, parameters, None, block_hasher=blocks)
+        self._core.add_request(request)
+        return request
+
+    def step(self) -> Sequence[Any]:
+        """Runs the model once and returns vLLM's outputs of the requests that are answered."""
+        with _VLLM:
+            outputs, executed = self._core.step_fn()
+            self._core.post_step(executed)
+        return outputs[0].outputs if outputs and 0 in outputs else ()
+
+    def abort(self, names: list[str]) -> None:
+        self._core.abort_requests(names)
+
+    def close(self) -> None:
+        with _VLLM:
+            _alive.discard(id(self))
+            if _alive:  # the core's own shutdown would take the others' process groups with it
+                self._core.model_executor.shutdown()
+                self._core.scheduler.shutdown()
+            else:
+                self._core.shutdown()
+
+    def _prototype(self, candidates: int) -> SamplingParams:
+        if candidates not in self._parameters:
+            self._parameters[candidates] = SamplingParams(
+                temperature=0.0,
+                max_tokens=1,
+                logprobs=candidates,
+                detokenize=False,
+                ignore_eos=True,
+            )
+        return self._parameters[candidates]
+
+
+@contextmanager
+def _process_kept() -> Iterator[None]:
+    """Undoes what starting vLLM changes for everyone else in the process."""
+    set_num_threads, state, torch_state = torch.set_num_threads, random.getstate(), None
+    torch_state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = set_num_threads
+        random.setstate(state)
+        torch.set_rng_state(torch_state)

@@ -1,0 +1,163 @@
+"""The engine on vLLM: its core in this process, on one thread of ours."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from itertools import islice
+from typing import Any
+
+import torch
+
+from model_store.bundle import Bundle
+from service.engine.base import Beam, Engine, EngineStats, Query
+from service.engine.vllm.core import Core
+from service.engine.vllm.driver import Counts, Driver
+from service.engine.vllm.levels import LevelCodes
+from service.engine.vllm.options import EngineArgs, engine_args
+from service.engine.vllm.task import Task
+from service.errors import EngineDead, EngineError
+
+
+class VllmEngine(Engine):
+    """The engine for any model that vLLM runs. `options` are vLLM's engine arguments.
+
+    Queries join those in flight at any step of the model, and leave as soon as they are answered.
+    """
+
+    def __init__(self, bundle: Bundle, **options: Any) -> None:
+        args = engine_args(bundle, options)
+        self.trie = bundle.trie
+        self.max_prompt_tokens = args.max_model_len - bundle.spec.depth
+        self._codes = LevelCodes(bundle.level_tokens)
+        self._waiting: deque[Task] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._steps: deque[tuple[int, int]] = deque(maxlen=10_000)  # bounded: nobody may ever ask
+        self._counts = self._reported = Counts()
+        started: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._work, args=(args, started), name="sidrec-vllm", daemon=True
+        )
+        self._thread.start()
+        try:
+            started.result()
+        except Exception as error:
+            self._thread.join()
+            raise EngineError(f"engine 'vllm': {error}") from error
+
+    def search_batch(self, queries: Sequence[Query]) -> list[list[Beam]]:
+        tasks = self._hand_in(queries)
+        return [task.future.result() for task in tasks]
+
+    async def search(self, query: Query) -> list[Beam]:
+        [task] = self._hand_in([query])
+        return await asyncio.wrap_future(task.future)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._closing
+
+    def stats(self) -> EngineStats:
+        steps = [self._steps.popleft() for _ in range(len(self._steps))]
+        now, before = self._counts, self._reported
+        self._reported = now
+        return EngineStats(
+            queue_depth=len(self._waiting),
+            batch_sizes=[queries for queries, _ in steps],
+            step_rows=[rows for _, rows in steps],
+            prompt_tokens=now.prompt_tokens - before.prompt_tokens,
+            cached_tokens=now.cached_tokens - before.cached_tokens,
+            preemptions=now.preemptions - before.preemptions,
+        )
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _hand_in(self, queries: Sequence[Query]) -> list[Task]:
+        for query in queries:
+            self.check(query)
+        tasks = [Task(query) for query in queries]
+        with self._changed:
+            if not self.alive:
+                raise _dead(None)
+            self._waiting.extend(tasks)
+            self._changed.notify()
+        return tasks
+
+    def _work(self, args: EngineArgs, started: Future[None]) -> None:
+        """The thread. Whatever ends it, no caller is left waiting."""
+        torch.set_num_threads(torch.get_num_threads())  # OpenMP asks each thread for itself
+        try:
+            core = Core(args)
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        driver = Driver(core, self.trie, self._codes)
+        try:
+            self._try_out(driver)
+        except BaseException as error:
+            core.close()
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        cause: BaseException | None = None
+        try:
+            self._drive(driver)
+        except BaseException as error:
+            cause = error
+            raise
+        finally:
+            with self._changed:
+                self._closing = True
+                left = [*driver.tasks, *self._waiting]
+                self._waiting.clear()
+            for task in left:
+                task.finish(_dead(cause))
+            core.close()
+
+    def _try_out(self, driver: Driver) -> None:
+        """One search: what vLLM compiles at first use, and a model that it loads but cannot run,
+        belong to the start."""
+        task = Task(Query([0], 2))
+        driver.start([task])
+        while driver.rows:
+            driver.step()
+        task.future.result()
+
+    def _drive(self, driver: Driver) -> None:
+        """Steps until closed. An error of the core itself ends the thread, and the engine."""
+        while not self._closing:
+            driver.drop_cancelled()
+            if tasks := self._next_tasks(driver):
+                driver.start(tasks)
+            if driver.rows:
+                self._steps.append((len(driver.tasks), driver.rows))
+                driver.step()
+                self._counts = driver.counts
+
+    def _next_tasks(self, driver: Driver) -> list[Task]:
+        """Those that may start now; waits for some while nothing else is to be done."""
+        with self._changed:
+            while not self._closing:
+                if any(task.future.cancelled() for task in self._waiting):
+                    self._waiting = deque(t for t in self._waiting if not t.future.cancelled())
+                if self._waiting or driver.rows:
+                    queries = [t.query for t in islice(self._waiting, _LOOK_AHEAD)]
+                    return [self._waiting.popleft() for _ in range(driver.admissible(queries))]
+                self._changed.wait()
+            return []
+
+
+def _dead(cause: BaseException | None) -> EngineDead:
+    error = EngineDead("the engine has stopped")
+    error.__cause__ = cause
+    return error
+
+
+_LOOK_AHEAD = 1024
+"""Waiting queries that are looked at in one step: more never fit."""

@@ -1,0 +1,25 @@
+"""A query on its way through the engine, and its caller's end of it."""
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from service.engine.base import Beam, Query
+from service.engine.vllm.core import PromptBlocks
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """`blocks` are the prompt's, once it has started; a caller that has gone cancels `future`."""
+
+    query: Query
+    future: Future[list[Beam]] = field(default_factory=Future)
+    blocks: PromptBlocks | None = None
+
+    def finish(self, outcome: list[Beam] | BaseException) -> None:
+        """Hands over the outcome; a caller that has gone, or has one already, is left alone."""
+        if self.future.done() or not self.future.set_running_or_notify_cancel():
+            return
+        if isinstance(outcome, BaseException):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
