@@ -62,19 +62,21 @@ def write_items(items: Iterable[Item], path: Path) -> Path:
     return path
 
 
-def random_model(architecture: str, vocab_size: int, *, seed: int = 0) -> PreTrainedModel:
+def random_model(
+    architecture: str, vocab_size: int, *, seed: int = 0, hidden_size: int = 48
+) -> PreTrainedModel:
     """A tiny model whose random weights are large enough that its choices differ clearly."""
     torch.manual_seed(seed)
     kind = {
         "llama": (LlamaConfig, LlamaForCausalLM, {}),
         "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
-        "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 32}),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": max(16, hidden_size // 4)}),
     }
     config, model, more = kind[architecture]
     return model(
         config(
             vocab_size=vocab_size,
-            hidden_size=128,  # heads of 32: the smallest that vLLM's CPU build runs
+            hidden_size=hidden_size,
             intermediate_size=96,
             num_hidden_layers=3,
             num_attention_heads=4,
@@ -90,10 +92,12 @@ def random_model(architecture: str, vocab_size: int, *, seed: int = 0) -> PreTra
     ).eval()
 
 
-def write_model(folder: Path, spec: SidSpec, architecture: str = "qwen2") -> Path:
+def write_model(
+    folder: Path, spec: SidSpec, architecture: str = "qwen2", hidden_size: int = 48
+) -> Path:
     """A model folder in the Hugging Face layout."""
     tokenizer = train_tokenizer([TEMPLATE.text], spec, 300)
-    model = random_model(architecture, tokenizer.get_vocab_size())
+    model = random_model(architecture, tokenizer.get_vocab_size(), hidden_size=hidden_size)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     save_tokenizer(tokenizer, folder, MAX_LENGTH)
@@ -107,10 +111,11 @@ def make_bundle(
     architecture: str = "qwen2",
     prompt: PromptTemplate = TEMPLATE,
     name: str = "tiny",
+    hidden_size: int = 48,
 ) -> Bundle:
-    """Model, items and bundle below `folder`."""
+    """Model, items and bundle below `folder`. vLLM's CPU build wants `hidden_size` 128 or more."""
     spec = infer_spec([item["sid"] for item in items])
-    model = write_model(folder / f"model-{name}", spec, architecture)
+    model = write_model(folder / f"model-{name}", spec, architecture, hidden_size)
     file = write_items(items, folder / f"items-{name}.jsonl")
     store = Store(folder / "store")
     return Bundle.load(create_bundle(store, name=name, model=model, items=file, prompt=prompt))

@@ -25,7 +25,8 @@ LENGTHS = (1, 31, 32, 33, 90)
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder: Path = tmp_path_factory.mktemp("catalogues")
-    return make_bundle(folder, ITEMS, architecture=request.param, name=request.param)
+    kind: str = request.param
+    return make_bundle(folder, ITEMS, architecture=kind, name=kind, hidden_size=128)
 
 
 @pytest.fixture(scope="module")

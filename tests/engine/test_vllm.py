@@ -144,7 +144,7 @@ class TestProcessors:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     items = random_items(40, (4, 4), seed=1, extra_share=0.3)
-    return make_bundle(tmp_path_factory.mktemp("vllm"), items)
+    return make_bundle(tmp_path_factory.mktemp("vllm"), items, hidden_size=128)
 
 
 @pytest.fixture
