@@ -52,7 +52,7 @@ def engine(kind: str, demo: Bundle) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def reference(demo: Bundle) -> Iterator[Engine]:
     """The torch engine, which `tests/engine/test_parity.py` holds against Hugging Face."""
     with create_engine("torch", demo, device="cpu") as engine:
