@@ -35,7 +35,8 @@ class VllmEngine(Engine):
         self._changed = threading.Condition()
         self._closing = False
         self._steps: deque[tuple[int, int]] = deque(maxlen=10_000)  # bounded: nobody may ever ask
-        self._counts = self._reported = Counts()
+        self._driver: Driver  # the thread's own, and read by `stats`
+        self._reported = Counts()
         started: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._work, args=(args, started), name="sidrec-vllm", daemon=True
@@ -61,7 +62,7 @@ class VllmEngine(Engine):
 
     def stats(self) -> EngineStats:
         steps = [self._steps.popleft() for _ in range(len(self._steps))]
-        now, before = self._counts, self._reported
+        now, before = self._driver.counts, self._reported
         self._reported = now
         return EngineStats(
             queue_depth=len(self._waiting),
@@ -97,9 +98,10 @@ class VllmEngine(Engine):
         except BaseException as error:
             started.set_exception(error)
             return
-        driver = Driver(core, self.trie, self._codes)
+        self._driver = driver = Driver(core, self.trie, self._codes)
         try:
             self._try_out(driver)
+            self._reported = driver.counts
         except BaseException as error:
             core.close()
             started.set_exception(error)
@@ -138,7 +140,6 @@ class VllmEngine(Engine):
             if driver.rows:
                 self._steps.append((len(driver.tasks), driver.rows))
                 driver.step()
-                self._counts = driver.counts
 
     def _next_tasks(self, driver: Driver) -> list[Task]:
         """Those that may start now; waits for some while nothing else is to be done."""
