@@ -72,7 +72,7 @@ class Driver:
         """Sets out with tasks as one cohort; one that cannot be answered fails alone."""
         cohort = None
         try:
-            cohort = Cohort(tasks, self._trie, self._codes)
+            cohort = Cohort(tasks, self._trie, self._codes, self._core.spare_rows)
             for task in tasks:
                 task.prompt = self._core.prompt()
             self._go_on(cohort)
