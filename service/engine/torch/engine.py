@@ -82,8 +82,9 @@ class TorchEngine(BatchingEngine):
         Returns log-probabilities of the codes behind them, per level (n, codes), and the paths
         of the beams with the tokens of this pass; any for a beam that was not asked about.
         """
+        nothing = paths.new_zeros(1, 1, dtype=torch.float32)
         if len(levels[0]) == 0:
-            return [paths.new_zeros(1, 1, dtype=torch.float32) for _ in levels], paths
+            return [nothing for _ in levels], paths
         query = torch.cat([level.query for level in levels])
         slot, run = _slots(query, queries)
         tokens = [self._level_tokens[level.depth - 1][level.code] for level in levels]
@@ -107,7 +108,7 @@ class TorchEngine(BatchingEngine):
         )
         logp = self._model.logprobs(hidden[grid] if queries > 1 else hidden)
         found = [
-            part[:, self._columns[level.depth]]
+            part[:, self._columns[level.depth]] if len(level) else nothing
             for part, level in zip(logp.split(sizes), levels, strict=True)
         ]
         return found, extended

@@ -60,7 +60,9 @@ class Cohort:
 
     def rows(self) -> list[Row]:
         """What the next step must tell; nothing where every prefix is a complete SID."""
-        self._levels = frontier(self._trie, self.depth, self._beams, self._eligible, self._spare)
+        levels = frontier(self._trie, self.depth, self._beams, self._eligible, self._spare)
+        # The prompt comes alone: all others begin with what is computed for it.
+        self._levels = levels if self.depth > 0 else levels[:1]
         paths = self._paths
         rows: list[Row] = []
         self._logp = []
