@@ -47,6 +47,19 @@ class TestTrie:
             ]
             assert ranges == [rows_under(rows, node) for node in nodes]
 
+    @given(sid_rows())
+    @EXAMPLES
+    def test_counts_of_nodes_that_grow(self, rows: list[Sid]) -> None:
+        trie = build(rows)
+        for depth in range(trie.depth):
+            counts = trie.growing(depth, every_node(trie, depth))
+            for d, count in enumerate(counts, start=depth):
+                grow = {row[:d] for row in rows if row[d] != END}
+                assert count.tolist() == [
+                    sum(node[:depth] == above for node in grow) for above in prefixes(rows, depth)
+                ]
+            assert len(counts) == trie.depth - depth
+
     @given(sid_rows(), st.data())
     @EXAMPLES
     def test_children_of_many_nodes_at_once(self, rows: list[Sid], data: st.DataObject) -> None:
