@@ -262,3 +262,15 @@ class TestRefuses:
             create_engine("jax", qwen2)
         with pytest.raises(EngineError, match=r"engine 'torch': .*warp"):
             create_engine("torch", qwen2, warp=9)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"dtype": "float64"}, "dtype 'float64' is none of float32, bfloat16, int8"),
+            ({"device": "meta", "dtype": "int8"}, "dtype 'int8' runs on a CPU only"),
+            ({"device": "abacus"}, "device 'abacus'"),
+        ],
+    )
+    def test_type_and_device(self, qwen2: Bundle, options: dict[str, str], message: str) -> None:
+        with pytest.raises(EngineError, match=message):
+            create_engine("torch", qwen2, **options)

@@ -10,37 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from service.engine.torch.config import ModelConfig
+from service.engine.torch.linear import Int8, Linear, Packed, Plain
 from service.errors import EngineError
-
-
-class Linear:
-    """A matrix (out, in) with a bias (out,) or None, applied to rows (n, in).
-
-    On a CPU in fp32 the matrix is packed once into oneDNN's layout, the operator that torch's
-    own compiler emits for it: the same products, without arranging the matrix at every call.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self._bias = bias
-        self._packed = weight.device.type == "cpu" and weight.dtype == torch.float32
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self._packed else weight
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if not self._packed:
-            return torch.nn.functional.linear(x, self._weight, self._bias)
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, "none", [], ""
-        )
-        return result
-
-    def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        """residual (n, out) + the product, in one operation where that exists."""
-        if not self._packed:
-            return residual + self(x)
-        result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
-            x, residual, self._weight, self._bias, "add"
-        )
-        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +43,15 @@ class Weights:
 def load_weights(
     folder: Path, config: ModelConfig, device: torch.device, dtype: torch.dtype
 ) -> Weights:
-    """Reads every safetensors shard of `folder`. Raises `EngineError` for a missing tensor."""
+    """Reads every safetensors shard of `folder`; `dtype` int8 is for matrices, all else stays in
+    fp32. Raises `EngineError` for a missing tensor."""
     source = _Source(folder, device, dtype)
+    kind = torch.float32 if dtype == torch.int8 else dtype
     embedding = source.take("model.embed_tokens.weight")
     layers = tuple(_layer(source, config, i) for i in range(config.num_hidden_layers))
     head = embedding if config.tie_word_embeddings else source.take("lm_head.weight")
     head = head * source.take("model.norm.weight")
-    return Weights(embedding.to(dtype), layers, source.linear(head, None))
+    return Weights(embedding.to(kind), layers, source.linear(head, None))
 
 
 class _Source:
@@ -111,7 +84,12 @@ class _Source:
         return torch.cat(weights), torch.cat(present)
 
     def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
-        return Linear(weight.to(self._dtype), None if bias is None else bias.to(self._dtype))
+        if self._dtype == torch.int8:
+            return Int8(weight, bias)
+        weight = weight.to(self._dtype)
+        bias = None if bias is None else bias.to(self._dtype)
+        packs = weight.device.type == "cpu" and weight.dtype == torch.float32
+        return Packed(weight, bias) if packs else Plain(weight, bias)
 
 
 def _layer(source: _Source, config: ModelConfig, i: int) -> Layer:
