@@ -73,7 +73,8 @@ class Engine(ABC):
     def search_batch(self, queries: Sequence[Query]) -> list[list[Beam]]:
         """Searches for all queries and blocks until they are done; safe from any thread.
 
-        Raises `EngineError` for a query that cannot be answered (no tokens, or too many).
+        Raises `EngineError` for a query that cannot be answered (no tokens, or too many),
+        `EngineDead` when none will be answered any more.
         """
 
     @abstractmethod

@@ -32,6 +32,7 @@ class VllmEngine(Engine):
         self.max_prompt_tokens = args.max_model_len - bundle.spec.depth
         self._codes = LevelCodes(bundle.level_tokens)
         self._waiting: deque[Task] = deque()
+        self._open: set[Task] = set()  # waiting, or started and not answered
         self._changed = threading.Condition()
         self._closing = False
         self._steps: deque[tuple[int, int]] = deque(maxlen=10_000)  # bounded: nobody may ever ask
@@ -85,8 +86,11 @@ class VllmEngine(Engine):
         with self._changed:
             if not self.alive:
                 raise _dead(None)
+            self._open.update(tasks)
             self._waiting.extend(tasks)
             self._changed.notify()
+        for task in tasks:
+            task.future.add_done_callback(lambda _, task=task: self._open.discard(task))
         return tasks
 
     def _work(self, args: EngineArgs, started: Future[None]) -> None:
@@ -114,9 +118,9 @@ class VllmEngine(Engine):
         finally:
             with self._changed:
                 self._closing = True
-                left = [*driver.tasks, *self._waiting]
                 self._waiting.clear()
-            for task in left:
+            # Whatever the driver knew of them: it may have been stopped between two of its steps.
+            for task in list(self._open):
                 task.finish(_dead(cause))
             core.close()
 
