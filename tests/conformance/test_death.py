@@ -94,9 +94,9 @@ def test_over_http(kind: str, tiny: Bundle, redis_url: str, tmp_path: Path) -> N
     """`/readyz` fails, so that nobody is sent here; who comes all the same gets popular items."""
     settings = Settings(
         bundle=tiny.path,
-        engine=kind,  # type: ignore[arg-type]
+        engine=kind,
         engine_options=OPTIONS[kind],
-        redis_url=redis_url,  # type: ignore[arg-type]
+        redis_url=redis_url,
         redis_timeout_ms=PATIENT_MS,
         state_dir=tmp_path,
     )

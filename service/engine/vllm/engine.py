@@ -32,11 +32,13 @@ class VllmEngine(Engine):
         self.max_prompt_tokens = args.max_model_len - bundle.spec.depth
         self._codes = LevelCodes(bundle.level_tokens)
         self._waiting: deque[Task] = deque()
-        self._open: set[Task] = set()  # waiting, or started and not answered
+        # Of all tasks that are not answered, waiting or started.
+        self._open: dict[Future[list[Beam]], Task] = {}
         self._changed = threading.Condition()
         self._closing = False
         self._steps: deque[tuple[int, int]] = deque(maxlen=10_000)  # bounded: nobody may ever ask
-        self._counts = self._reported = Counts()
+        self._driver: Driver
+        self._reported = Counts()
         started: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._work, args=(args, started), name="sidrec-vllm", daemon=True
@@ -62,7 +64,7 @@ class VllmEngine(Engine):
 
     def stats(self) -> EngineStats:
         steps = [self._steps.popleft() for _ in range(len(self._steps))]
-        now, before = self._counts, self._reported
+        now, before = self._driver.counts, self._reported
         self._reported = now
         return EngineStats(
             queue_depth=len(self._waiting),
@@ -86,11 +88,11 @@ class VllmEngine(Engine):
         with self._changed:
             if not self.alive:
                 raise _dead(None)
-            self._open.update(tasks)
+            self._open.update((task.future, task) for task in tasks)
             self._waiting.extend(tasks)
             self._changed.notify()
         for task in tasks:
-            task.future.add_done_callback(lambda _, task=task: self._open.discard(task))
+            task.future.add_done_callback(self._open.pop)
         return tasks
 
     def _work(self, args: EngineArgs, started: Future[None]) -> None:
@@ -101,7 +103,7 @@ class VllmEngine(Engine):
         except BaseException as error:
             started.set_exception(error)
             return
-        driver = Driver(core, self.trie, self._codes)
+        self._driver = driver = Driver(core, self.trie, self._codes)
         try:
             self._try_out(driver)
         except BaseException as error:
@@ -120,7 +122,7 @@ class VllmEngine(Engine):
                 self._closing = True
                 self._waiting.clear()
             # Whatever the driver knew of them: it may have been stopped between two of its steps.
-            for task in list(self._open):
+            for task in list(self._open.values()):
                 task.finish(_dead(cause))
             core.close()
 
@@ -142,7 +144,6 @@ class VllmEngine(Engine):
             if driver.rows:
                 self._steps.append((len(driver.tasks), driver.rows))
                 driver.step()
-                self._counts = driver.counts
 
     def _next_tasks(self, driver: Driver) -> list[Task]:
         """Those that may start now; waits for some while nothing else is to be done."""
