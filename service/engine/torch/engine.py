@@ -13,6 +13,7 @@ from service.engine.beams import Beams, advance, answers
 from service.engine.torch.config import ModelConfig
 from service.engine.torch.model import Cache, Model
 from service.engine.torch.weights import load_weights
+from service.errors import EngineError
 
 
 class TorchEngine(BatchingEngine):
@@ -21,6 +22,9 @@ class TorchEngine(BatchingEngine):
     device:       "cpu", "cuda", "cuda:1" …; by default a GPU where there is one
     dtype:        "float32" or "bfloat16"; by default what suits the device
     batch_tokens: prompt tokens that one batch may hold
+
+    It runs no LoRA adapters: merged at load they would cost one full copy of the weights per
+    scene, and queries of different scenes would no longer share a batch.
     """
 
     def __init__(
@@ -31,6 +35,7 @@ class TorchEngine(BatchingEngine):
         dtype: str | None = None,
         batch_tokens: int = 4096,
     ) -> None:
+        _refuse_adapters(bundle)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         kind = getattr(torch, dtype or ("float32" if place.type == "cpu" else "bfloat16"))
         config = ModelConfig.load(bundle.model_path)
@@ -89,3 +94,12 @@ class TorchEngine(BatchingEngine):
 def _follow(ancestors: Tensor, places: Tensor) -> Tensor:
     """Rows `places` (Q, V) of `ancestors` (Q, W, n): (Q, V, n)."""
     return ancestors.gather(1, places[:, :, None].expand(-1, -1, ancestors.shape[2]))
+
+
+def _refuse_adapters(bundle: Bundle) -> None:
+    if bundle.adapters:
+        raise EngineError(
+            "engine 'torch': the bundle has LoRA adapters for the scenes"
+            f" {', '.join(bundle.adapters)}, and this engine runs none; serve it with"
+            " --engine vllm, or merge each adapter into the model and publish a bundle per scene"
+        )

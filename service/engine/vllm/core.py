@@ -8,12 +8,13 @@ the core's own objects, and outputs are read as the core returns them.
 import copy
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from model_store.adapters import Adapter
 from service.engine.vllm.mask import STATE, RowState
 
 # isort: split
@@ -21,12 +22,15 @@ from service.engine.vllm.mask import STATE, RowState
 from service.engine.vllm.options import EngineArgs, current_platform
 
 # isort: split
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor import Executor
 from vllm.v1.request import Request
 
 _PROCESSORS = "service.engine.vllm.processor_v{0}:SidProcessorV{0}"
+
+_PUNICA_CPU = "service.engine.vllm.punica_cpu.MixedPunicaCPU"
 
 _VLLM = threading.RLock()
 """vLLM keeps the context of a forward pass in a global: of several cores, one works at a time."""
@@ -58,19 +62,30 @@ class Core:
     Raises what vLLM raises for a model or arguments that it cannot run.
     """
 
-    def __init__(self, args: EngineArgs) -> None:
+    def __init__(self, args: EngineArgs, adapters: Mapping[str, Adapter] | None = None) -> None:
         with _VLLM, _process_kept():
             if current_platform.is_cpu():
                 # The one function that is compiled even in eager mode would need a C++ compiler.
                 current_platform.simple_compile_backend = "eager"
+                current_platform.get_punica_wrapper = lambda: _PUNICA_CPU
             config = args.create_engine_config()
             args.logits_processors = [_PROCESSORS.format(2 if config.use_v2_model_runner else 1)]
             config = args.create_engine_config()
             self._core = EngineCore(config, Executor.get_class(config), log_stats=False)
             _alive.add(id(self))
+        self._adapters = {
+            name: LoRARequest(name, number, str(adapter.path))
+            for number, (name, adapter) in enumerate((adapters or {}).items(), start=1)
+        }
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self.max_num_batched_tokens: int = config.scheduler_config.max_num_batched_tokens
         self._parameters: dict[int, SamplingParams] = {}
+
+    def load_adapters(self) -> None:
+        """Reads all of them: one that vLLM cannot run would end the core at its first request."""
+        with _VLLM:
+            for request in self._adapters.values():
+                self._core.add_lora(request)
 
     def prompt_blocks(self) -> PromptBlocks | None:
         """For a new prompt; None where prompts are not cached."""
@@ -84,11 +99,14 @@ class Core:
         state: RowState,
         candidates: int,
         blocks: PromptBlocks | None,
+        adapter: str | None = None,
     ) -> Request:
         """Asks for the best `candidates` tokens that `state` allows behind `tokens`."""
         parameters = copy.copy(self._prototype(candidates))
         parameters.extra_args = {STATE: state}
-        request = Request(name, tokens, parameters, None, block_hasher=blocks)
+        # Before any hash: the adapter is part of the hashes of a prompt's blocks.
+        lora = self._adapters[adapter] if adapter is not None else None
+        request = Request(name, tokens, parameters, None, lora_request=lora, block_hasher=blocks)
         self._core.add_request(request)
         return request
 

@@ -125,8 +125,15 @@ class Driver:
                 for number, row in enumerate(rows):
                     self._names += 1
                     name = str(self._names)
-                    blocks = cohort.tasks[row.query].blocks
-                    request = self._core.add(name, row.tokens, row.state, row.candidates, blocks)
+                    task = cohort.tasks[row.query]
+                    request = self._core.add(
+                        name,
+                        row.tokens,
+                        row.state,
+                        row.candidates,
+                        task.blocks,
+                        task.query.adapter,
+                    )
                     self._asked[name] = _Asked(cohort, number, row.query, request)
                 return
             cohort.advance()
