@@ -43,7 +43,7 @@ class VllmEngine(Engine):
         self._closing = False
         self._steps: deque[tuple[int, int]] = deque(maxlen=10_000)  # bounded: nobody may ever ask
         self._driver: Driver
-        self._reported = Counts()
+        self._reported: Counts
         started: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._work, args=(args, started), name="sidrec-vllm", daemon=True
@@ -112,6 +112,7 @@ class VllmEngine(Engine):
         try:
             core.load_adapters()
             self._try_out(driver)
+            self._reported = driver.counts
         except BaseException as error:
             core.close()
             started.set_exception(error)
