@@ -51,6 +51,8 @@ class Trie:
     first_row:   per depth: (nodes + 1,) the items under node i are rows first[i] to first[i+1]-1
     first_child: per depth but the last: (nodes + 1,) likewise its children, one level deeper
     has_end:     per level: whether any code there is `END`
+    growing_before: per level with an `END`: (nodes + 1,) how many nodes before node i grow, that
+                 is have a child other than `END`; None for a level where all of them do
     """
 
     codes: Tensor
@@ -58,6 +60,7 @@ class Trie:
     first_row: tuple[Tensor, ...]
     first_child: tuple[Tensor, ...]
     has_end: tuple[bool, ...]
+    growing_before: tuple[Tensor | None, ...]
 
     @classmethod
     def build(cls, codes: Codes) -> "Trie":
@@ -80,7 +83,11 @@ class Trie:
             starts.append(torch.cat([first, first.new_tensor([items])]).to(torch.int32))
             first_child.append(torch.searchsorted(starts[-1], starts[-2], out_int32=True))
         has_end = tuple(bool((level == END).any()) for level in code)
-        return cls(matrix, tuple(code), tuple(starts), tuple(first_child), has_end)
+        growing = tuple(
+            _growing(level, first) if ends else None
+            for level, first, ends in zip(code, first_child, has_end, strict=True)
+        )
+        return cls(matrix, tuple(code), tuple(starts), tuple(first_child), has_end, growing)
 
     @property
     def depth(self) -> int:
@@ -96,8 +103,8 @@ class Trie:
     @property
     def nbytes(self) -> int:
         """Bytes held, code matrix included."""
-        held = (self.codes, *self.code, *self.first_row, *self.first_child)
-        return sum(tensor.nbytes for tensor in held)
+        held = (self.codes, *self.code, *self.first_row, *self.first_child, *self.growing_before)
+        return sum(tensor.nbytes for tensor in held if tensor is not None)
 
     def to(self, device: torch.device | str) -> "Trie":
         """The same trie with its arrays on another device."""
@@ -107,19 +114,16 @@ class Trie:
             code=tuple(t.to(device) for t in self.code),
             first_row=tuple(t.to(device) for t in self.first_row),
             first_child=tuple(t.to(device) for t in self.first_child),
+            growing_before=tuple(None if t is None else t.to(device) for t in self.growing_before),
         )
 
-    def children(self, depth: int, nodes: Tensor, wanted: Tensor | None = None) -> Children:
-        """Children of `nodes` (n,) at `depth`, which lie at depth + 1; where `wanted` (n,) is
-        false, none."""
-        starts = self.first_child[depth]
-        first = starts[nodes].long()
-        count = starts[nodes + 1].long() - first
-        if wanted is not None:
-            count = count * wanted
+    def children(self, depth: int, nodes: Tensor) -> Children:
+        """Children of `nodes` (n,) at `depth`, which lie at depth + 1."""
+        first, behind = self.first_child[depth][torch.stack([nodes, nodes + 1])].long()
+        count = behind - first
         parent = torch.repeat_interleave(count)
         # A child's number is its place in the whole list, moved by what its parent's run needs.
-        shift = first - (count.cumsum(0) - count)
+        shift = behind - count.cumsum(0)
         node = torch.arange(parent.shape[0], device=nodes.device) + shift[parent]
         return Children(parent, node, self.code[depth][node].long())
 
@@ -136,6 +140,16 @@ class Trie:
         first = starts[nodes]
         return (starts[nodes + 1] - first == 1) & (self.code[depth][first] == END)
 
+    def growing(self, depth: int, nodes: Tensor) -> list[Tensor]:
+        """How many nodes grow, at `depth` and each depth below, at or under `nodes` (n,): each
+        (n,). Costs nothing per node counted."""
+        counts, first, behind = [], nodes, nodes + 1
+        for d in range(depth, self.depth):
+            before = self.growing_before[d]
+            counts.append(behind - first if before is None else before[behind] - before[first])
+            first, behind = self.first_child[d][first].long(), self.first_child[d][behind].long()
+        return counts
+
     def find(self, codes: Codes) -> npt.NDArray[np.int64]:
         """The leaf of each SID (n, depth), or -1 where no item has it."""
         wanted = torch.from_numpy(np.asarray(codes, np.int64))
@@ -148,6 +162,15 @@ class Trie:
         leaf = np.full(len(wanted), -1, np.int64)
         leaf[alive.numpy()] = node.numpy()
         return leaf
+
+
+def _growing(code: Tensor, first_child: Tensor) -> Tensor:
+    """`growing_before` of the nodes whose children have `code` and begin at `first_child`."""
+    first = first_child[:-1]
+    grows = (first_child[1:] - first > 1) | (code[first.long()] != END)
+    before = torch.zeros(len(first_child), dtype=torch.int32)
+    before[1:] = grows.cumsum(0)
+    return before
 
 
 def _code_type(codes: Codes) -> type[np.int16] | type[np.int32]:

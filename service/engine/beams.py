@@ -8,28 +8,30 @@ complete carries on through `END` at no cost, so it competes with those that sti
 Everything stays on the device of the trie.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from model_store.sid import END, EligibilityBatch, Trie
+from model_store.sid.trie import Children
 from service.engine.base import Beam
-
-_NONE = torch.iinfo(torch.int64).min
-_POSITION = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True)
 class Beams:
-    """Prefixes that live after some levels: Q queries, up to W each.
+    """Prefixes that live after some levels, n of them: query by query, in code order.
 
-    node:   (Q, W) trie nodes, ascending in each row; 0 in a dead place
-    score:  (Q, W) float32; -inf in a dead place
-    parent: (Q, W) the place of the prefix one level up
-    code:   (Q, W) the code added last; `END` in a dead place
+    query:  (n,) whose they are, of `queries`
+    node:   (n,) their trie nodes, ascending within a query
+    score:  (n,) float32
+    parent: (n,) the place, among the beams one level up, of the prefix one code shorter
+    code:   (n,) the code added last, or `END`
     """
 
+    queries: int
+    query: Tensor
     node: Tensor
     score: Tensor
     parent: Tensor
@@ -37,13 +39,13 @@ class Beams:
 
     @classmethod
     def start(cls, queries: int, device: torch.device) -> "Beams":
-        """Every query at the root, W = 1."""
-        zeros = torch.zeros(queries, 1, dtype=torch.long, device=device)
-        return cls(zeros, zeros.float(), zeros, zeros)
+        """Every query at the root."""
+        query = torch.arange(queries, device=device)
+        root = torch.zeros_like(query)
+        return cls(queries, query, root, root.float(), query, root)
 
-    @property
-    def alive(self) -> Tensor:
-        return self.score > -torch.inf
+    def __len__(self) -> int:
+        return self.node.shape[0]
 
 
 def advance(
@@ -52,90 +54,90 @@ def advance(
     beams: Beams,
     logp: Tensor,
     row: Tensor,
-    widths: Tensor,
+    widths: Sequence[int],
     eligible: EligibilityBatch,
 ) -> Beams:
-    """The best `widths` (Q,) continuations of each query's beams, one level deeper.
+    """The best `widths[q]` continuations of each query's beams, one level deeper.
 
     logp: (rows, codes) log-probabilities of this level's codes
-    row:  (Q, W) the row of `logp` of each beam; any for a beam whose only child is `END`
+    row:  (n,) the row of `logp` of each beam; any for a beam whose only child is `END`
     """
-    queries, width = beams.node.shape
-    below = trie.children(depth, beams.node.flatten(), beams.alive.flatten())
-    if trie.has_end[depth]:
-        gain = logp[row.flatten()[below.parent], below.code.clamp(min=0)]
-        gain = torch.where(below.code == END, 0.0, gain)
-    else:
-        gain = logp[row.flatten()[below.parent], below.code]
-    score = beams.score.flatten()[below.parent] + gain
-    query = below.parent // width
-    may = None
+    below = trie.children(depth, beams.node)
     if not eligible.unrestricted:
-        may = eligible.count(query, *trie.rows(depth + 1, below.node)) > 0
-    begin, most = _runs(query, queries)
-    at, dead = _best(score, query, begin, most, widths, may)
-    chosen = (begin[:, None] + at).masked_fill(dead, 0)
+        may = eligible.count(beams.query[below.parent], *trie.rows(depth + 1, below.node)) > 0
+        below = Children(below.parent[may], below.node[may], below.code[may])
+    if trie.has_end[depth]:
+        gain = logp[row[below.parent], below.code.clamp(min=0)]
+        gain = gain.masked_fill_(below.code == END, 0.0)
+    else:
+        gain = logp[row[below.parent], below.code]
+    score = beams.score[below.parent] + gain
+    query = beams.query[below.parent]
+    best = _best(score, query, widths)
+    if best is None:
+        return Beams(beams.queries, query, below.node, score, below.parent, below.code)
     return Beams(
-        node=below.node[chosen].masked_fill(dead, 0),
-        score=score[chosen].masked_fill(dead, -torch.inf),
-        parent=(below.parent[chosen] % width).masked_fill(dead, 0),
-        code=below.code[chosen].masked_fill(dead, END),
+        beams.queries,
+        query[best],
+        below.node[best],
+        score[best],
+        below.parent[best],
+        below.code[best],
     )
 
 
 def answers(trie: Trie, beams: Beams) -> list[list[Beam]]:
     """The finished searches as the contract has them: per query best first, ties by code."""
-    score, order = beams.score.sort(dim=1, descending=True, stable=True)
-    first, behind = trie.rows(trie.depth, beams.node.gather(1, order))
-    codes = trie.codes[first.long()]
-    columns = (score.tolist(), first.tolist(), behind.tolist(), codes.tolist())
-    return [
-        [
-            Beam(tuple(code for code in sid if code != END), value, range(lo, hi))
-            for value, lo, hi, sid in zip(*query, strict=True)
-            if value > -torch.inf
-        ]
-        for query in zip(*columns, strict=True)
-    ]
+    order = beams.score.argsort(descending=True, stable=True)
+    if beams.queries > 1:
+        order = order[beams.query[order].argsort(stable=True)]
+    first, behind = trie.rows(trie.depth, beams.node[order])
+    codes = trie.codes[first.long()].tolist()
+    found: list[list[Beam]] = [[] for _ in range(beams.queries)]
+    columns = (beams.query[order], beams.score[order], first, behind)
+    for query, score, lo, hi, sid in zip(*(c.tolist() for c in columns), codes, strict=True):
+        codes_of = tuple(code for code in sid if code != END)
+        found[query].append(Beam(codes_of, score, range(lo, hi)))
+    return found
 
 
-def _runs(query: Tensor, queries: int) -> tuple[Tensor, int]:
-    """Where each query's candidates begin, (Q,), and the most that one has."""
-    if queries == 1:
-        return query.new_zeros(1), query.shape[0]
-    count = torch.bincount(query, minlength=queries)
-    return count.cumsum(0) - count, int(count.max())
+def _best(score: Tensor, query: Tensor, widths: Sequence[int]) -> Tensor | None:
+    """Places of each query's best candidates, in the order of the candidates; None for all.
 
-
-def _best(
-    score: Tensor, query: Tensor, begin: Tensor, most: int, widths: Tensor, may: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Places of the best candidates within each query's run, in code order; and which are dead.
-
-    Candidates stand query by query in code order; `may` (n,) says which are eligible. Score and
-    place become one integer, so that a plain top-k breaks ties by code order and is the same on
-    every device.
+    Candidates stand query by query in code order, and the first of equal ones wins.
     """
-    queries = begin.shape[0]
-    place = torch.arange(score.shape[0], device=score.device)
-    if queries > 1:
-        place = place - begin[query]
-    key = _sortable(score) << 32 | (_POSITION - place)
-    if may is not None:
-        key = key.masked_fill(~may, _NONE)
-    if queries > 1:
-        keys = torch.full((queries, most), _NONE, device=score.device)
-        keys[query, place] = key
-    else:
-        keys = key[None]
-    kept, at = keys.topk(min(int(widths.max()), most), dim=1)
-    dead = (kept == _NONE) | (torch.arange(kept.shape[1], device=at.device) >= widths[:, None])
-    # Dead places go last, the others back into code order.
-    at = torch.where(dead, most, at).sort(dim=1).values
-    return at, at == most
+    if len(widths) == 1:
+        [width] = widths
+        if len(score) <= width:
+            return None
+        least = score.topk(width).values[-1:] if width > 0 else score.new_full((1,), torch.inf)
+        enough = score >= least
+        chosen = enough.nonzero().flatten()
+        if len(chosen) == width:
+            return chosen
+        return _first_of_equals(score, least, query, torch.tensor([width], device=score.device))
+    count = torch.bincount(query, minlength=len(widths))
+    limit = torch.tensor(widths, device=score.device)
+    if bool((count <= limit).all()):
+        return None
+    # A row for each query, so that one top-k serves all.
+    begin, most = count.cumsum(0) - count, int(count.max())
+    place = torch.arange(len(score), device=score.device) - begin[query]
+    padded = score.new_full((len(widths), most), -torch.inf)
+    padded[query, place] = score
+    ranked = padded.topk(min(max(widths), most), dim=1).values
+    at = (limit - 1).clamp(0, ranked.shape[1] - 1)
+    least = ranked.gather(1, at[:, None])[:, 0].masked_fill(limit == 0, torch.inf)
+    chosen = (score >= least[query]).nonzero().flatten()
+    if len(chosen) == int(torch.minimum(count, limit).sum()):
+        return chosen
+    return _first_of_equals(score, least[query], query, limit)
 
 
-def _sortable(score: Tensor) -> Tensor:
-    """Integers in the order of the floats: (n,) float32 to int64 of 32 bits."""
-    bits = score.view(torch.int32)
-    return (bits ^ ((bits >> 31) & 0x7FFF_FFFF)).long()
+def _first_of_equals(score: Tensor, least: Tensor, query: Tensor, limit: Tensor) -> Tensor:
+    """The same where more candidates than may stay reach the score of the last (`least`)."""
+    above, equal = score > least, score == least
+    left = limit - torch.bincount(query[above], minlength=len(limit))
+    count = torch.bincount(query[equal], minlength=len(limit))
+    rank = equal.cumsum(0) - (count.cumsum(0) - count)[query]
+    return (above | (equal & (rank <= left[query]))).nonzero().flatten()

@@ -32,13 +32,12 @@ class FakeEngine(BatchingEngine):
     def _run(self, queries: Sequence[Query]) -> list[list[Beam]]:
         if self.fails:
             raise RuntimeError("the fake engine was told to fail")
-        widths = torch.tensor([query.beam_width for query in queries])
+        widths = [query.beam_width for query in queries]
         eligible = EligibilityBatch([q.eligible for q in queries], self.trie.n_items)
         seeds = torch.tensor([sum(query.prompt_token_ids) % 997 for query in queries])
         beams = Beams.start(len(queries), torch.device("cpu"))
         for depth, size in enumerate(self._sizes):
             wave = torch.sin(seeds[:, None] * 1.7 + torch.arange(size) * 0.61 + depth)
-            row = torch.arange(len(queries))[:, None].expand(beams.node.shape)
             logp = wave.log_softmax(dim=1)
-            beams = advance(self.trie, depth, beams, logp, row, widths, eligible)
+            beams = advance(self.trie, depth, beams, logp, beams.query, widths, eligible)
         return answers(self.trie, beams)

@@ -72,8 +72,8 @@ def search(case: Case, masks_as_exclusions: bool = False) -> list[list[Found]]:
     beams = Beams.start(queries, torch.device("cpu"))
     for depth in range(trie.depth):
         table, row = logp_rows(case.model, trie, depth, beams)
-        beams = advance(trie, depth, beams, table, row, torch.tensor(case.widths), eligible)
-        assert beams.node.shape == beams.score.shape == beams.parent.shape == beams.code.shape
+        beams = advance(trie, depth, beams, table, row, case.widths, eligible)
+        assert_in_order(beams)
     found = answers(trie, beams)
     for query in found:
         for beam in query:
@@ -85,6 +85,13 @@ def search(case: Case, masks_as_exclusions: bool = False) -> list[list[Found]]:
     return [beams_of(query) for query in found]
 
 
+def assert_in_order(beams: Beams) -> None:
+    """Query by query, and within a query by ascending node."""
+    places = list(zip(beams.query.tolist(), beams.node.tolist(), strict=True))
+    assert places == sorted(set(places))
+    assert len(beams) == len(beams.score) == len(beams.parent) == len(beams.code)
+
+
 def of_mask(mask: Mask, as_exclusions: bool) -> Eligibility:
     if as_exclusions:
         return Eligibility.of(excluded=np.flatnonzero(~mask))
@@ -94,18 +101,18 @@ def of_mask(mask: Mask, as_exclusions: bool) -> Eligibility:
 def logp_rows(
     model: MadeUpModel, trie: Trie, depth: int, beams: Beams
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One row of log-probabilities for each beam, dead ones included, in a shuffled order."""
+    """One row of log-probabilities for each beam, in a shuffled order."""
     first, _ = trie.rows(depth, beams.node)
-    queries, width = beams.node.shape
-    prefixes = trie.codes[first.long()][..., :depth].tolist()
+    prefixes = trie.codes[first.long()][:, :depth].tolist()
     table = [
-        model.logp(query, tuple(prefix)) for query, row in enumerate(prefixes) for prefix in row
+        model.logp(query, tuple(prefix))
+        for query, prefix in zip(beams.query.tolist(), prefixes, strict=True)
     ]
     place = torch.randperm(len(table), generator=torch.Generator().manual_seed(depth))
-    stacked = torch.empty(len(table), model.codes)
+    stacked = torch.empty(max(1, len(table)), model.codes)
     if table:
         stacked[place] = torch.from_numpy(np.stack(table))
-    return stacked, place.view(queries, width)
+    return stacked, place
 
 
 def naive_search(case: Case, query: int) -> list[Found]:

@@ -255,7 +255,7 @@ class TestRefuses:
 
     def test_a_missing_weight(self, qwen2: Bundle, tmp_path: Path) -> None:
         message = self.refusal(tmp_path, qwen2, {"num_hidden_layers": 4})
-        assert message == "the weights lack model.layers.3.input_layernorm.weight"
+        assert message == "the weights lack model.layers.3.self_attn.q_proj.weight"
 
     def test_adapters(self, tmp_path: Path) -> None:
         bundle = make_bundle(tmp_path, random_items(20, (4, 4)), adapters={"cart": 2, "home": 8})

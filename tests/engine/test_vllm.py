@@ -179,7 +179,31 @@ class TestOptions:
         [again] = engine.search_batch([query])
         assert again == right
         torch.set_num_threads(threads)  # vLLM has not taken this away
-        assert engine.stats().cached_tokens == 0
+
+
+@needs_vllm
+class TestTails:
+    """A prompt is computed once, its last block too; and nothing depends on it."""
+
+    def test_only_the_prefixes_are_computed(self, engine: Any) -> None:
+        for tokens in (1, 29, 32, 33, 70):
+            engine.stats()
+            engine.search_batch([Query([5 + (i + tokens) % 90 for i in range(tokens)], 10)])
+            stats = engine.stats()
+            others = sum(stats.step_rows) - 1  # all but the row that computes the prompt
+            assert others > 5
+            assert stats.cached_tokens == others * tokens
+
+    def test_memory_too_small_to_keep_prompts(self, bundle: Bundle, engine: Any) -> None:
+        queries = [Query([5 + (i + j) % 90 for j in range(100)], 10) for i in range(8)]
+        right = engine.search_batch(queries)
+        # 24 blocks of 32 tokens: four or more for a prompt, and one for each of its beams.
+        with create_engine("vllm", bundle, num_gpu_blocks_override=24) as tight:
+            for _ in range(2):
+                found = tight.search_batch(queries)
+                assert [[b.codes for b in beams] for beams in found] == [
+                    [b.codes for b in beams] for beams in right
+                ]
 
 
 @needs_vllm

@@ -25,6 +25,7 @@ class ModelConfig:
     num_attention_heads: int
     num_key_value_heads: int
     head_dim: int
+    intermediate_size: int
     vocab_size: int
     max_position_embeddings: int
     rms_norm_eps: float
@@ -48,6 +49,7 @@ class ModelConfig:
             num_attention_heads=heads,
             num_key_value_heads=raw.get("num_key_value_heads") or heads,
             head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
+            intermediate_size=raw["intermediate_size"],
             vocab_size=raw["vocab_size"],
             max_position_embeddings=raw["max_position_embeddings"],
             rms_norm_eps=raw["rms_norm_eps"],

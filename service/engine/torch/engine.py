@@ -1,4 +1,4 @@
-"""Beam-native search: one prefill per query, then one small step per level of the SID."""
+"""Beam-native search: one pass over the prompts, then few small ones over the prefixes."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,7 @@ from model_store.sid import EligibilityBatch
 from service.engine.base import Beam, Query
 from service.engine.batching import BatchingEngine
 from service.engine.beams import Beams, advance, answers
+from service.engine.frontier import Level, frontier
 from service.engine.torch.config import ModelConfig
 from service.engine.torch.model import Cache, Model
 from service.engine.torch.weights import load_weights
@@ -43,57 +44,117 @@ class TorchEngine(BatchingEngine):
         self._level_tokens = [
             torch.from_numpy(ids).clamp(min=0).to(place) for ids in bundle.level_tokens
         ]
+        self._columns = [_columns(tokens) for tokens in self._level_tokens]
+        self._spare = _spare_rows(config, place)
         self.trie = bundle.trie.to(place)
         self.max_prompt_tokens = bundle.max_prompt_tokens
         super().__init__(batch_tokens=batch_tokens)
 
     @torch.inference_mode()
     def _run(self, queries: Sequence[Query]) -> list[list[Beam]]:
-        device = self._model.device
-        widths = torch.tensor([query.beam_width for query in queries], device=device)
-        eligible = EligibilityBatch([q.eligible for q in queries], self.trie.n_items).to(device)
-        widest = max(query.beam_width for query in queries)
-        room = sum(min(widest, self.trie.n_nodes(depth)) for depth in range(1, self.trie.depth))
-        cache, hidden = self._model.prefill([q.prompt_token_ids for q in queries], room)
+        device, trie = self._model.device, self.trie
+        widths = [query.beam_width for query in queries]
+        eligible = EligibilityBatch([q.eligible for q in queries], trie.n_items).to(device)
+        prompts = [query.prompt_token_ids for query in queries]
+        cache, hidden = self._model.prefill(prompts, self._room(queries))
+        logp = self._model.logprobs(hidden)[:, self._columns[0]]
         beams = Beams.start(len(queries), device)
-        row = torch.arange(len(queries), device=device)[:, None]
-        # (Q, W, tokens): where in the cache the tokens of each beam stand.
-        ancestors = torch.empty(len(queries), 1, 0, dtype=torch.long, device=device)
-        for depth in range(self.trie.depth):
-            if depth > 0:
-                hidden, row, ancestors = self._step(depth, beams, cache, ancestors)
-            logp = self._model.logprobs(hidden, self._level_tokens[depth])
-            beams = advance(self.trie, depth, beams, logp, row, widths, eligible)
-            if beams.node.shape[1] == 0:  # nothing is eligible, for any of the queries
-                return [[] for _ in queries]
-            ancestors = _follow(ancestors, beams.parent)
-        return answers(self.trie, beams)
+        beams = advance(trie, 0, beams, logp, beams.query, widths, eligible)
+        # (beams, tokens): where behind the prompt the tokens of each beam stand.
+        paths = torch.empty(len(beams), 0, dtype=torch.long, device=device)
+        depth = 1
+        while depth < trie.depth:
+            levels = frontier(trie, depth, beams, eligible, self._spare)
+            asked, paths = self._ask(levels, len(queries), cache, paths)
+            for level, logp in zip(levels, asked, strict=True):
+                beams = advance(trie, depth, beams, logp, level.row(beams), widths, eligible)
+                depth += 1
+            if depth < trie.depth:
+                paths = paths[beams.parent]
+        return answers(trie, beams)
 
-    def _step(
-        self, depth: int, beams: Beams, cache: Cache, ancestors: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Runs the tokens chosen last through the model, for the beams that can still grow.
+    def _room(self, queries: Sequence[Query]) -> int:
+        """Places for beam tokens that a query may need: each pass may be wider by the spare."""
+        widest = max(query.beam_width for query in queries)
+        levels = range(1, self.trie.depth)
+        return sum(min(widest, self.trie.n_nodes(depth)) + self._spare for depth in levels)
 
-        Returns hidden states (rows, hidden), the row of each beam (Q, W), and the ancestors with
-        the new tokens.
+    def _ask(
+        self, levels: Sequence[Level], queries: int, cache: Cache, paths: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """One pass over the prefixes of `levels`.
+
+        Returns log-probabilities of the codes behind them, per level (n, codes), and the paths
+        of the beams with the tokens of this pass; any for a beam that was not asked about.
         """
-        queries = beams.node.shape[0]
-        grows = beams.alive & ~self.trie.only_ends(depth, beams.node)
-        run = max(1, int(grows.sum(1).max()))
-        # The beams to run come first in `order`; `slot` is each beam's place there.
-        order = grows.int().argsort(dim=1, descending=True, stable=True)
-        slot = order.argsort(dim=1).clamp(max=run - 1)
-        chosen = order[:, :run]
-        tokens = self._level_tokens[depth - 1][beams.code.gather(1, chosen).clamp(min=0)]
-        first = cache.used
-        hidden = self._model.decode(cache, tokens, depth - 1, _follow(ancestors, chosen))
-        row = slot + torch.arange(queries, device=slot.device)[:, None] * run
-        return hidden.flatten(0, 1), row, torch.cat([ancestors, (slot + first)[:, :, None]], 2)
+        if len(levels[0]) == 0:
+            return [paths.new_zeros(1, 1, dtype=torch.float32) for _ in levels], paths
+        query = torch.cat([level.query for level in levels])
+        slot, run = _slots(query, queries)
+        tokens = [self._level_tokens[level.depth - 1][level.code] for level in levels]
+        behind = [torch.full_like(level.code, level.depth - 1) for level in levels]
+        first = cache.used - cache.prompt
+        sees = torch.zeros(queries, run, first + run, dtype=torch.bool, device=query.device)
+        sizes = [len(level) for level in levels]
+        path, extended = paths, paths
+        for level, slots in zip(levels, slot.split(sizes), strict=True):
+            path = torch.cat([path[level.parent], first + slots[:, None]], dim=1)
+            sees[level.query[:, None], slots[:, None], path] = True
+            if level is levels[0]:
+                extended = path.new_zeros(len(paths), path.shape[1])
+                extended[level.parent] = path
+        grid = query * run + slot
+        hidden = self._model.decode(
+            cache,
+            _scattered(torch.cat(tokens), grid, queries, run),
+            _scattered(torch.cat(behind), grid, queries, run),
+            sees,
+        )
+        logp = self._model.logprobs(hidden[grid] if queries > 1 else hidden)
+        found = [
+            part[:, self._columns[level.depth]]
+            for part, level in zip(logp.split(sizes), levels, strict=True)
+        ]
+        return found, extended
 
 
-def _follow(ancestors: Tensor, places: Tensor) -> Tensor:
-    """Rows `places` (Q, V) of `ancestors` (Q, W, n): (Q, V, n)."""
-    return ancestors.gather(1, places[:, :, None].expand(-1, -1, ancestors.shape[2]))
+def _slots(query: Tensor, queries: int) -> tuple[Tensor, int]:
+    """The place of each row (n,) among those of its query, and the most that a query has."""
+    if queries == 1:
+        return torch.arange(len(query), device=query.device), len(query)
+    order = query.argsort(stable=True)
+    count = torch.bincount(query, minlength=queries)
+    begin = count.cumsum(0) - count
+    slot = torch.empty_like(query)
+    slot[order] = torch.arange(len(query), device=query.device) - begin[query[order]]
+    return slot, int(count.max())
+
+
+def _scattered(values: Tensor, grid: Tensor, queries: int, run: int) -> Tensor:
+    """Values (n,) at their places `grid` of a (queries, run) matrix, zero elsewhere."""
+    if queries == 1:
+        return values[None]
+    return values.new_zeros(queries * run).index_put_((grid,), values).view(queries, run)
+
+
+def _columns(tokens: Tensor) -> Tensor | slice:
+    """What picks `tokens` out of a row over the vocabulary, without a copy where they adjoin."""
+    first = int(tokens[0])
+    adjoin = torch.equal(tokens, torch.arange(first, first + len(tokens), device=tokens.device))
+    return slice(first, first + len(tokens)) if adjoin else tokens
+
+
+def _spare_rows(config: ModelConfig, device: torch.device) -> int:
+    """How many rows cost a pass as much as another pass.
+
+    On a CPU a pass costs some 60 µs a layer before it has multiplied anything, in which time
+    5 million weights are multiplied with a row. A GPU reads the weights for 256 rows as for one.
+    """
+    if device.type != "cpu":
+        return 256
+    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    weights = config.hidden_size * (heads * config.head_dim + 3 * config.intermediate_size)
+    return max(4, 5_000_000 // weights)
 
 
 def _refuse_adapters(bundle: Bundle) -> None:

@@ -3,9 +3,9 @@
 The keys and values of a prompt are computed once and shared by all beams of its query. A beam's
 own few tokens stand behind the prompt in the same buffer, beside those of the other beams; which
 of them a beam sees is said by the attention mask. Reordering beams therefore moves no keys and no
-values: it only changes rows of a small integer table.
+values, and one pass can carry prefixes of several lengths.
 
-Letters in shapes: N packed prompt tokens, Q queries, W beams a query, H heads, G = KV heads,
+Letters in shapes: N packed prompt tokens, Q queries, W prefixes a query, H heads, G = KV heads,
 R = H/G query heads on a KV head, D = head size, T longest prompt, S places for beam tokens.
 """
 
@@ -22,14 +22,14 @@ from service.engine.torch.weights import Layer, Weights
 
 @dataclass(slots=True)
 class Cache:
-    """Keys and values of a batch of queries, per layer (Q, G, T + S, D).
+    """Keys and values of a batch of queries: per layer (Q, 2·G, T + S, D), the keys first.
 
     lengths: (Q,) tokens of each prompt; places length..T-1 are padding
+    prompt:  T
     used:    places filled so far, T plus the beam tokens computed
     """
 
-    keys: list[Tensor]
-    values: list[Tensor]
+    layers: list[Tensor]
     lengths: Tensor
     prompt: int
     used: int
@@ -41,8 +41,10 @@ class Model:
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         self.config = config
         self._weights = weights
-        device, dtype = weights.embedding.device, weights.embedding.dtype
-        self._cos, self._sin = (table.to(device, dtype) for table in config.rope_tables())
+        cos, sin = config.rope_tables()
+        # (positions, 1, D/2) complex: one factor turns each pair of every head.
+        self._turn = torch.complex(cos, sin)[:, None].to(self.device)
+        self._eps = torch.full((1, 1), config.rms_norm_eps, device=self.device)
         self._heads = config.num_attention_heads
         self._kv = config.num_key_value_heads
         self._group = self._heads // self._kv
@@ -63,118 +65,107 @@ class Model:
         position = torch.cat([torch.arange(n, device=device) for n in lengths])
         last = torch.tensor(lengths, device=device).cumsum(0) - 1
         cache = self._new_cache(lengths, room)
-        cos, sin = self._cos[position][:, None], self._sin[position][:, None]
+        turn = self._turn[position]
         x = self._weights.embedding[ids]  # (N, hidden)
-        for i, layer in enumerate(self._weights.layers):
-            q, k, v = self._project(layer, x, cos, sin)
-            at_end = i == len(self._weights.layers) - 1
+        for layer, kept in zip(self._weights.layers, cache.layers, strict=True):
+            q, kv = self._project(layer, x, turn)
+            at_end = kept is cache.layers[-1]
             mixed = []
-            for j, (qj, kj, vj) in enumerate(
-                zip(q.split(lengths), k.split(lengths), v.split(lengths), strict=True)
-            ):
-                n = lengths[j]
-                cache.keys[i][j, :, :n] = kj.transpose(0, 1)
-                cache.values[i][j, :, :n] = vj.transpose(0, 1)
+            for j, (qj, kvj) in enumerate(zip(q.split(lengths), kv.split(lengths), strict=True)):
+                kept[j, :, : lengths[j]] = kvj.transpose(0, 1)
                 # Of the last layer only the last position goes on: its keys are all that is
                 # needed of the others.
-                queries = qj[-1:] if at_end else qj
-                mixed.append(
-                    self._causal(queries, cache.keys[i][j, :, :n], cache.values[i][j, :, :n])
-                )
+                mixed.append(self._causal(qj[-1:] if at_end else qj, kvj))
             if at_end:
                 x = x[last]
-            x = x + layer.out(torch.cat(mixed))
-            x = x + self._mlp(layer, x)
-        return cache, self._norm(x, self._weights.norm)
+            x = self._rest(layer, x, mixed[0] if len(mixed) == 1 else torch.cat(mixed))
+        return cache, x
 
-    def decode(self, cache: Cache, tokens: Tensor, step: int, ancestors: Tensor) -> Tensor:
-        """Runs one token of each beam: tokens (Q, W) to hidden states (Q, W, hidden).
+    def decode(self, cache: Cache, tokens: Tensor, behind: Tensor, sees: Tensor) -> Tensor:
+        """Runs prefixes that are one token longer than what the cache has of them.
 
-        `step` counts the tokens before it behind the prompt, and `ancestors` (Q, W, step) are
-        their places in the cache. The tokens of this call take the places from `cache.used` on.
+        tokens: (Q, W) the last token of each prefix; they take the places from `cache.used` on
+        behind: (Q, W) the tokens that stand between it and the prompt
+        sees:   (Q, W, places behind the prompt, these included) which of them it attends to
+        Returns hidden states (Q·W, hidden).
         """
         queries, width = tokens.shape
-        first, behind = cache.used, cache.used + width
-        cache.used = behind
-        mask = self._mask(cache, ancestors, first, width)
-        position = cache.lengths + step  # (Q,)
-        cos = self._cos[position].repeat_interleave(width, 0)[:, None]
-        sin = self._sin[position].repeat_interleave(width, 0)[:, None]
+        first, used = cache.used, cache.used + width
+        cache.used = used
+        mask = self._mask(cache, sees)
+        turn = self._turn[(cache.lengths[:, None] + behind).flatten()]
         x = self._weights.embedding[tokens.flatten()]  # (Q·W, hidden)
-        for i, layer in enumerate(self._weights.layers):
-            q, k, v = self._project(layer, x, cos, sin)
-            keys, values = cache.keys[i], cache.values[i]
-            keys[:, :, first:behind] = k.view(queries, width, self._kv, -1).transpose(1, 2)
-            values[:, :, first:behind] = v.view(queries, width, self._kv, -1).transpose(1, 2)
+        for layer, kept in zip(self._weights.layers, cache.layers, strict=True):
+            q, kv = self._project(layer, x, turn)
+            kept[:, :, first:used] = kv.view(queries, width, 2 * self._kv, -1).transpose(1, 2)
             # Query heads that share a KV head become rows: (Q, G, W·R, D).
             rows = q.view(queries, width, self._kv, self._group, -1).transpose(1, 2)
+            keys, values = kept[:, :, :used].chunk(2, dim=1)
             mixed = scaled_dot_product_attention(
-                rows.flatten(2, 3), keys[:, :, :behind], values[:, :, :behind], attn_mask=mask
+                rows.flatten(2, 3), keys, values, attn_mask=mask, scale=1.0
             )
             mixed = mixed.view(queries, self._kv, width, self._group, -1).transpose(1, 2)
-            x = x + layer.out(mixed.reshape(queries * width, -1))
-            x = x + self._mlp(layer, x)
-        return self._norm(x, self._weights.norm).view(queries, width, -1)
+            x = self._rest(layer, x, mixed.reshape(queries * width, -1))
+        return x
 
-    def logprobs(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Log-probabilities of `tokens` (codes,) after each hidden state (rows, hidden).
-
-        Normalised over the full vocabulary, in fp32: (rows, codes).
-        """
-        logits = self._weights.head(hidden).float()
-        return logits[:, tokens] - logits.logsumexp(dim=1, keepdim=True)
+    def logprobs(self, hidden: Tensor) -> Tensor:
+        """Log-probabilities over the vocabulary after hidden states (rows, hidden), in fp32."""
+        logits: Tensor = self._weights.head(self._norm(hidden))
+        return logits.log_softmax(dim=1, dtype=torch.float32)
 
     def _new_cache(self, lengths: list[int], room: int) -> Cache:
-        shape = (len(lengths), self._kv, max(lengths) + room, self.config.head_dim)
-        like = self._weights.embedding
+        longest, like = max(lengths), self._weights.embedding
+        shape = (len(lengths), 2 * self._kv, longest + room, self.config.head_dim)
+        # Zeros, because a masked place still enters a product, and 0 · NaN is NaN.
+        layers = [like.new_zeros(shape) for _ in self._weights.layers]
+        return Cache(layers, torch.tensor(lengths, device=like.device), longest, longest)
 
-        def empty() -> list[Tensor]:
-            # Zeros, because a masked place still enters a product, and 0 · NaN is NaN.
-            return [like.new_zeros(shape) for _ in self._weights.layers]
-
-        longest = max(lengths)
-        return Cache(empty(), empty(), torch.tensor(lengths, device=like.device), longest, longest)
-
-    def _project(
-        self, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries (n, H, D), rotated keys and values (n, G, D) of inputs (n, hidden)."""
-        heads = layer.qkv(self._norm(x, layer.input_norm)).view(len(x), -1, self.config.head_dim)
+    def _project(self, layer: Layer, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries (n, H, D), and keys and values (n, 2·G, D), of inputs (n, hidden)."""
+        heads = layer.qkv(self._norm(x)).view(len(x), -1, self.config.head_dim)
         both = heads[:, : self._heads + self._kv]
         if layer.qk_norm is not None:
-            both = rms_norm(both, both.shape[-1:], eps=self.config.rms_norm_eps) * layer.qk_norm
-        both = _rotate(both, cos, sin)
-        return both[:, : self._heads], both[:, self._heads :], heads[:, self._heads + self._kv :]
+            normal = rms_norm(both.float(), both.shape[-1:], eps=self.config.rms_norm_eps)
+            both.copy_(normal * layer.qk_norm)
+        pairs = both.unflatten(2, (-1, 2))
+        if pairs.dtype == torch.float32:
+            torch.view_as_complex(pairs).mul_(turn)
+        else:  # complex numbers have no small types
+            pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()) * turn))
+        return heads[:, : self._heads], heads[:, self._heads :]
 
-    def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention within one prompt: q (n, H, D) or its last row, k and v (G, n, D)."""
-        k = k.repeat_interleave(self._group, 0)[None]
-        v = v.repeat_interleave(self._group, 0)[None]
+    def _causal(self, q: Tensor, kv: Tensor) -> Tensor:
+        """Attention within one prompt: q (n, H, D) or its last row, kv (n, 2·G, D)."""
+        k, v = kv.repeat_interleave(self._group, 1).transpose(0, 1)[None].chunk(2, dim=1)
         causal = q.shape[0] == k.shape[2] and q.shape[0] > 1
-        mixed = scaled_dot_product_attention(q.transpose(0, 1)[None], k, v, is_causal=causal)
+        mixed = scaled_dot_product_attention(
+            q.transpose(0, 1)[None], k, v, is_causal=causal, scale=1.0
+        )
         return mixed[0].transpose(0, 1).flatten(1)
 
-    def _mask(self, cache: Cache, ancestors: Tensor, first: int, width: int) -> Tensor:
-        """What each beam sees: its prompt, its ancestors, itself. (Q, 1, W·R, places), additive."""
-        queries = len(cache.lengths)
-        device = self.device
-        places = torch.arange(first + width, device=device)
-        sees = (places < cache.lengths[:, None])[:, None].repeat(1, width, 1)
-        own = torch.arange(first, first + width, device=device).expand(queries, width)
-        sees.scatter_(2, torch.cat([ancestors, own[:, :, None]], dim=2), True)
-        mask = torch.zeros(sees.shape, dtype=self._weights.embedding.dtype, device=device)
-        mask.masked_fill_(~sees, -torch.inf)
+    def _mask(self, cache: Cache, sees: Tensor) -> Tensor:
+        """What each prefix attends to, its whole prompt included: (Q, 1, W·R, places), additive."""
+        queries, width, places = sees.shape
+        mask = sees.new_full(
+            (queries, width, cache.prompt + places), -torch.inf, dtype=self._weights.embedding.dtype
+        )
+        if queries == 1:
+            mask[:, :, : cache.prompt] = 0
+        else:
+            inside = torch.arange(cache.prompt, device=self.device) < cache.lengths[:, None]
+            mask[:, :, : cache.prompt].masked_fill_(inside[:, None], 0)
+        mask[:, :, cache.prompt :].masked_fill_(sees, 0)
         return mask.repeat_interleave(self._group, 1)[:, None]
 
-    def _mlp(self, layer: Layer, x: Tensor) -> Tensor:
-        gate, up = layer.gate_up(self._norm(x, layer.mlp_norm)).chunk(2, dim=-1)
-        return layer.down(silu(gate) * up)
+    def _rest(self, layer: Layer, x: Tensor, mixed: Tensor) -> Tensor:
+        """What follows attention: its projection and the MLP, each added to what came in."""
+        x = layer.out.added_to(x, mixed)
+        gate, up = layer.gate_up(self._norm(x)).chunk(2, dim=1)
+        return layer.down.added_to(x, silu(gate).mul_(up))
 
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding in Hugging Face's layout: the halves of a head are the pairs."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    def _norm(self, x: Tensor) -> Tensor:
+        """Rows of x (n, hidden) over their root mean square; its weights are in the products."""
+        if x.dtype != torch.float32:
+            return rms_norm(x, x.shape[-1:], eps=self.config.rms_norm_eps)
+        size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        return x * torch.addcmul(self._eps, size, size, value=1 / x.shape[1]).rsqrt_()

@@ -11,6 +11,7 @@ from torch import Tensor
 from model_store.sid import END, EligibilityBatch, Trie
 from service.engine.base import Beam
 from service.engine.beams import Beams, advance, answers
+from service.engine.frontier import Level, frontier
 from service.engine.vllm.levels import LevelCodes
 from service.engine.vllm.mask import RowState, pack
 from service.engine.vllm.task import Task
@@ -32,89 +33,97 @@ class Row:
 
 
 class Cohort:
-    """Asks with `rows`, is told with `take`, and goes a level deeper with `advance`.
+    """Asks with `rows`, is told with `take`, and goes on with `advance`.
 
     It knows nothing of vLLM: rows are numbered in the order in which it asked for them.
     """
 
-    def __init__(self, tasks: Sequence[Task], trie: Trie, codes: LevelCodes) -> None:
+    def __init__(self, tasks: Sequence[Task], trie: Trie, codes: LevelCodes, spare: int) -> None:
         self.tasks = tasks
         self.depth = 0
         self._trie = trie
         self._codes = codes
+        self._spare = spare
         self._prompts = [list(task.query.prompt_token_ids) for task in tasks]
-        self._widths = torch.tensor([task.query.beam_width for task in tasks])
+        self._widths = [task.query.beam_width for task in tasks]
         self._eligible = EligibilityBatch([task.query.eligible for task in tasks], trie.n_items)
         self._beams = Beams.start(len(tasks), torch.device("cpu"))
-        # (Q, W, tokens): the vocabulary ids of each prefix.
-        self._paths = torch.empty(len(tasks), 1, 0, dtype=torch.long)
-        self._row = torch.zeros(len(tasks), 1, dtype=torch.long)
-        self._logp = torch.empty(1, 0)
+        # (beams, tokens): the vocabulary ids of each prefix.
+        self._paths = torch.empty(len(tasks), 0, dtype=torch.long)
+        self._levels: list[Level] = []
+        # Per level (rows, codes): what has been told of it.
+        self._logp: list[Tensor] = []
 
     @property
     def done(self) -> bool:
-        return self.depth == self._trie.depth or self._beams.node.shape[1] == 0
+        return self.depth == self._trie.depth or len(self._beams) == 0
 
     def rows(self) -> list[Row]:
-        """What this level needs of the model; nothing where every prefix is a complete SID."""
-        beams, size = self._beams, self._codes.size(self.depth)
-        grows = beams.alive & ~self._trie.only_ends(self.depth, beams.node)
-        query, place = grows.nonzero(as_tuple=True)
-        allowed = self._allowed(query, beams.node[query, place])
-        some = torch.from_numpy(allowed.any(axis=1))
-        query, place, allowed = query[some], place[some], allowed[some.numpy()]
-        self._row = torch.zeros_like(beams.node)
-        self._row[query, place] = torch.arange(len(query))
-        self._logp = torch.full((max(1, len(query)), size), -torch.inf)
-        paths = self._paths[query, place].tolist()
-        wanted = self._widths[query].clamp(max=size).tolist()
-        return [
-            Row(q, self._prompts[q] + path, RowState(self.depth, bits), candidates)
-            for q, path, bits, candidates in zip(
-                query.tolist(), paths, pack(allowed), wanted, strict=True
-            )
-        ]
+        """What the next step must tell; nothing where every prefix is a complete SID."""
+        self._levels = frontier(self._trie, self.depth, self._beams, self._eligible, self._spare)
+        paths = self._paths
+        rows: list[Row] = []
+        self._logp = []
+        for level in self._levels:
+            paths = paths[level.parent]
+            if level is not self._levels[0]:
+                paths = torch.cat([paths, self._tokens(level.depth - 1, level.code)], dim=1)
+            size = self._codes.size(level.depth)
+            self._logp.append(torch.full((max(1, len(level)), size), -torch.inf))
+            states = pack(self._allowed(level))
+            rows += [
+                Row(
+                    q,
+                    self._prompts[q] + path,
+                    RowState(level.depth, bits),
+                    min(self._widths[q], size),
+                )
+                for q, path, bits in zip(level.query.tolist(), paths.tolist(), states, strict=True)
+            ]
+        return rows
 
     def take(
         self, rows: Sequence[int], ids: npt.NDArray[np.int32], logp: npt.NDArray[np.float32]
     ) -> None:
         """The best tokens of some rows: vocabulary `ids` and `logp` (rows, candidates or more)."""
         row, column = np.nonzero(np.isfinite(logp))  # the rest only fills up the table
-        codes = self._codes.codes(self.depth, ids[row, column])
-        found = torch.from_numpy(logp[row, column])
-        self._logp[np.asarray(rows)[row], codes] = found
+        number, ids, logp = np.asarray(rows)[row], ids[row, column], logp[row, column]
+        begin = 0
+        for level, table in zip(self._levels, self._logp, strict=True):
+            behind = begin + len(level)
+            of_level = (begin <= number) & (number < behind)
+            codes = self._codes.codes(level.depth, ids[of_level])
+            table[number[of_level] - begin, codes] = torch.from_numpy(logp[of_level])
+            begin = behind
 
     def advance(self) -> None:
-        self._beams = beams = advance(
-            self._trie,
-            self.depth,
-            self._beams,
-            self._logp,
-            self._row,
-            self._widths,
-            self._eligible,
-        )
-        parent = beams.parent[:, :, None].expand(-1, -1, self.depth)
-        token = torch.from_numpy(self._codes.tokens[self.depth])[beams.code.clamp(min=0)]
-        self._paths = torch.cat([self._paths.gather(1, parent), token[:, :, None]], dim=2)
-        self.depth += 1
+        for level, logp in zip(self._levels, self._logp, strict=True):
+            row = level.row(self._beams)
+            self._beams = beams = advance(
+                self._trie, self.depth, self._beams, logp, row, self._widths, self._eligible
+            )
+            token = self._tokens(self.depth, beams.code)
+            self._paths = torch.cat([self._paths[beams.parent], token], dim=1)
+            self.depth += 1
 
     def drop(self, query: int) -> None:
         """From now on this query has no prefixes, and costs nothing."""
-        self._beams.score[query] = -torch.inf
+        self._widths[query] = 0
 
     def answers(self) -> list[list[Beam]]:
-        if self._beams.node.shape[1] == 0:
-            return [[] for _ in self.tasks]
-        return answers(self._trie, self._beams)
+        return answers(self._trie, self._beams) if len(self._beams) else [[] for _ in self.tasks]
 
-    def _allowed(self, query: Tensor, nodes: Tensor) -> npt.NDArray[np.bool_]:
-        """(n, codes): which codes lead from `nodes` (n,) to what `query` (n,) may find."""
-        below = self._trie.children(self.depth, nodes)
+    def _tokens(self, depth: int, code: Tensor) -> Tensor:
+        """(n, 1) the tokens of codes; any for `END`."""
+        return torch.from_numpy(self._codes.tokens[depth])[code.clamp(min=0)][:, None]
+
+    def _allowed(self, level: Level) -> npt.NDArray[np.bool_]:
+        """(n, codes): which codes lead from a level's prefixes to what their queries may find."""
+        below = self._trie.children(level.depth, level.node)
         may = below.code != END
         if not self._eligible.unrestricted:
-            rows = self._trie.rows(self.depth + 1, below.node)
-            may &= self._eligible.count(query[below.parent], *rows) > 0
-        allowed = np.zeros((len(nodes), self._codes.size(self.depth)), np.bool_)
+            rows = self._trie.rows(level.depth + 1, below.node)
+            may &= self._eligible.count(level.query[below.parent], *rows) > 0
+        allowed = np.zeros((len(level), self._codes.size(level.depth)), np.bool_)
         allowed[below.parent[may].numpy(), below.code[may].numpy()] = True
         return allowed

@@ -72,9 +72,9 @@ class Driver:
         """Sets out with tasks as one cohort; one that cannot be answered fails alone."""
         cohort = None
         try:
-            cohort = Cohort(tasks, self._trie, self._codes)
+            cohort = Cohort(tasks, self._trie, self._codes, self._core.spare_rows)
             for task in tasks:
-                task.blocks = self._core.prompt_blocks()
+                task.prompt = self._core.prompt(task.query.adapter)
             self._go_on(cohort)
         except Exception as error:
             self._part(tasks, cohort, error)
@@ -125,20 +125,15 @@ class Driver:
                 for number, row in enumerate(rows):
                     self._names += 1
                     name = str(self._names)
-                    task = cohort.tasks[row.query]
-                    request = self._core.add(
-                        name,
-                        row.tokens,
-                        row.state,
-                        row.candidates,
-                        task.blocks,
-                        task.query.adapter,
-                    )
+                    prompt = cohort.tasks[row.query].prompt
+                    assert prompt is not None
+                    request = self._core.add(name, row.tokens, row.state, row.candidates, prompt)
                     self._asked[name] = _Asked(cohort, number, row.query, request)
                 return
             cohort.advance()
         self._missing.pop(cohort, None)
         for task, beams in zip(cohort.tasks, cohort.answers(), strict=True):
+            self._release(task)
             task.finish(beams)
 
     def _take(self, cohort: Cohort, rows: list[tuple[int, Any]]) -> None:
@@ -169,6 +164,12 @@ class Driver:
             del self._asked[name]
         self._missing[cohort] = self._missing.get(cohort, 0) - len(names)
         self._core.abort(names)
+        for query in queries:
+            self._release(cohort.tasks[query])
+
+    def _release(self, task: Task) -> None:
+        if task.prompt is not None:
+            self._core.release(task.prompt)
 
     def _count(self, asked: _Asked, output: Any) -> None:
         done, prefill = self.counts, output.prefill_stats

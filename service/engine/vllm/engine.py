@@ -42,7 +42,7 @@ class VllmEngine(Engine):
         self._changed = threading.Condition()
         self._closing = False
         self._steps: deque[tuple[int, int]] = deque(maxlen=10_000)  # bounded: nobody may ever ask
-        self._driver: Driver
+        self._driver: Driver  # the thread's own, and read by `stats`
         self._reported: Counts
         started: Future[None] = Future()
         self._thread = threading.Thread(

@@ -19,6 +19,7 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
+from vllm.config import KVTransferConfig  # noqa: E402
 from vllm.config.lora import MaxLoRARanks  # noqa: E402
 from vllm.engine.arg_utils import EngineArgs  # noqa: E402
 from vllm.platforms import current_platform  # noqa: E402
@@ -76,6 +77,11 @@ def _defaults(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
         "async_scheduling": False,
         "generation_config": "vllm",
         "disable_log_stats": True,
+        "kv_transfer_config": KVTransferConfig(
+            kv_connector="PromptTails",
+            kv_connector_module_path="service.engine.vllm.tails",
+            kv_role="kv_both",
+        ),
         "use_tqdm_on_load": False,
     }
     if bundle.adapters:

@@ -4,16 +4,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from service.engine.base import Beam, Query
-from service.engine.vllm.core import PromptBlocks
+from service.engine.vllm.core import Prompt
 
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """`blocks` are the prompt's, once it has started; a caller that has gone cancels `future`."""
+    """`prompt` is the core's, once it has started; a caller that has gone cancels `future`."""
 
     query: Query
     future: Future[list[Beam]] = field(default_factory=Future)
-    blocks: PromptBlocks | None = None
+    prompt: Prompt | None = None
 
     def finish(self, outcome: list[Beam] | BaseException) -> None:
         """Hands over the outcome; a caller that has gone, or has one already, is left alone."""
