@@ -112,7 +112,8 @@ class TorchEngine(BatchingEngine):
         )
         logp = self._model.logprobs(hidden[grid] if queries > 1 else hidden)
         found = [
-            part[:, self._columns[level.depth]]
+            # Where every beam is a complete SID no row is right, but one must be there.
+            part[:, self._columns[level.depth]] if len(level) else part.new_zeros(1, 1)
             for part, level in zip(logp.split(sizes), levels, strict=True)
         ]
         return found, extended
