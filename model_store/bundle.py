@@ -4,6 +4,7 @@
     model/             Hugging Face layout: config.json, *.safetensors, tokenizer.json
     catalogue.parquet  the items, in the order of their SIDs
     quantizer/         optional: how a new item gets its SID
+    adapters/          optional: LoRA adapters of the model, `adapters/<scene>/` in PEFT's layout
 
 Loading checks all of it and reports every problem found, one line each; a bundle with a problem
 is never served. Pickles are refused, because loading one runs it.
@@ -11,7 +12,7 @@ is never served. Pickles are refused, because loading one runs it.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -21,9 +22,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from model_store.adapters import Adapter, read_adapters, tensor_shapes
 from model_store.catalogue import Catalogue
 from model_store.errors import BundleError, SidError
 from model_store.prompt import PromptTemplate
@@ -74,6 +75,8 @@ class Bundle:
     """Per level the vocabulary id of each code, shape (size,)."""
     max_length: int
     """Positions that the model has."""
+    adapters: Mapping[str, Adapter]
+    """By scene. A scene that is not here is answered by the model as it is."""
 
     @classmethod
     def load(cls, path: str | Path) -> "Bundle":
@@ -169,10 +172,14 @@ def _examine(path: Path) -> tuple[Bundle | None, list[str]]:
         )
     if max_length <= manifest.sid.depth:
         problems.append(f"model: {max_length} positions leave no room for a prompt and a SID")
+    adapters, unusable = read_adapters(path, manifest.prompt.scenes, path / MODEL)
+    problems += unusable
     if problems:
         return None, problems
     trie = Trie.build(catalogue.codes)
-    return Bundle(path, manifest, catalogue, tokenizer, trie, tuple(tokens), max_length), []
+    return Bundle(
+        path, manifest, catalogue, tokenizer, trie, tuple(tokens), max_length, adapters
+    ), []
 
 
 def _read_manifest(path: Path) -> tuple[Manifest | None, list[str]]:
@@ -247,17 +254,10 @@ def _model_size(folder: Path) -> tuple[int, int]:
         positions = int(config["max_position_embeddings"])
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError([f"{MODEL}/config.json: {error!r}"]) from error
-    rows = None
-    for shard in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(shard, "numpy") as tensors:
-                if _EMBEDDING in tensors.keys():  # noqa: SIM118 (not a mapping)
-                    rows = tensors.get_slice(_EMBEDDING).get_shape()[0]
-        except SafetensorError as error:
-            raise BundleError([f"{MODEL}/{shard.name}: not safetensors: {error}"]) from error
-    if rows is None:
+    shapes = tensor_shapes(folder)
+    if _EMBEDDING not in shapes:
         raise BundleError([f"{MODEL}: no *.safetensors with {_EMBEDDING}"])
-    return positions, int(rows)
+    return positions, shapes[_EMBEDDING][0]
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -36,6 +36,9 @@ def create(
     quantizer: Annotated[
         Path | None, typer.Option(help="folder with what gives a new item its SID")
     ] = None,
+    adapters: Annotated[
+        Path | None, typer.Option(help="folder with a LoRA adapter (PEFT) for each scene")
+    ] = None,
 ) -> None:
     """Make a bundle from a fine-tuned model, an items file and a prompt template."""
     try:
@@ -45,7 +48,13 @@ def create(
         )
         prompt = PromptTemplate(text=text, separator=separator, profile=fields)
         path = create_bundle(
-            Store(out), name=name, model=model, items=items, prompt=prompt, quantizer=quantizer
+            Store(out),
+            name=name,
+            model=model,
+            items=items,
+            prompt=prompt,
+            quantizer=quantizer,
+            adapters=adapters,
         )
     except ValidationError as error:
         fail([f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()])
@@ -104,6 +113,7 @@ def _overview(bundle: Bundle) -> Table:
         "trie": f"{bundle.trie.nbytes / len(bundle.catalogue):.0f} bytes per item",
         "prompt": bundle.manifest.prompt.text,
         "scenes": ", ".join(bundle.manifest.prompt.scenes) or "none",
+        "adapters": ", ".join(f"{s} (rank {a.rank})" for s, a in bundle.adapters.items()) or "none",
         "quantizer": "yes" if (bundle.path / "quantizer").is_dir() else "no",
     }
     for name, value in rows.items():

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from model_store.adapters import ADAPTER_FILES, ADAPTERS
 from model_store.bundle import (
     CATALOGUE,
     MANIFEST,
@@ -93,23 +94,27 @@ def create_bundle(
     items: Path,
     prompt: PromptTemplate,
     quantizer: Path | None = None,
+    adapters: Path | None = None,
     training: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> Path:
     """Makes a bundle from a model folder in the Hugging Face layout and an items file.
 
     `items` is JSON lines with item_id, sid and any attributes. The SID spec is read off the SIDs
-    and the tokenizer's vocabulary. Returns the folder of the new version; raises `BundleError`
-    with every problem, or `SidError`, and then leaves nothing behind.
+    and the tokenizer's vocabulary. `adapters` has a folder for each scene with a LoRA adapter in
+    PEFT's layout; where neither template nor items name scenes, these are the scenes. Returns the
+    folder of the new version; raises `BundleError` with every problem, or `SidError`, and then
+    leaves nothing behind.
     """
     _check_model_folder(model)
+    adapted = _check_adapters_folder(adapters) if adapters is not None else {}
     tokenizer = read_tokenizer(model)
     rows = list(read_json_lines(items))
     check_items(rows)
     spec = infer_spec([row["sid"] for row in rows], tokenizer.get_vocab())
     catalogue = Catalogue.from_items(rows, spec)
     if not prompt.scenes:
-        prompt = prompt.model_copy(update={"scenes": tuple(catalogue.scenes)})
+        prompt = prompt.model_copy(update={"scenes": tuple(catalogue.scenes or adapted)})
 
     def fill(folder: Path) -> None:
         (folder / MODEL).mkdir()
@@ -119,6 +124,11 @@ def create_bundle(
         catalogue.write(folder / CATALOGUE)
         if quantizer is not None:
             shutil.copytree(quantizer, folder / "quantizer")
+        for scene, source in adapted.items():
+            target = folder / ADAPTERS / scene
+            target.mkdir(parents=True)
+            for name in ADAPTER_FILES:
+                shutil.copyfile(source / name, target / name)
 
     try:
         manifest = Manifest(
@@ -154,3 +164,20 @@ def _check_model_folder(model: Path) -> None:
         problems += [f"{model}: no {s}" for s in sorted(shards) if not (model / s).is_file()]
     if problems:
         raise BundleError(problems)
+
+
+def _check_adapters_folder(folder: Path) -> dict[str, Path]:
+    """The folder of each scene's adapter. Raises `BundleError` for the files that they lack."""
+    found = {path.name: path for path in sorted(folder.glob("*")) if path.is_dir()}
+    problems = [] if found else [f"{folder}: no folder of an adapter in it"]
+    for path in found.values():
+        pickles = ", ".join(sorted(p.name for p in path.glob("*.bin")))
+        hint = f" ({pickles} is a pickle: convert it)" if pickles else ""
+        problems += [
+            f"{path}: no {name}{hint if name.endswith('.safetensors') else ''}"
+            for name in ADAPTER_FILES
+            if not (path / name).is_file()
+        ]
+    if problems:
+        raise BundleError(problems)
+    return found

@@ -22,8 +22,10 @@ def engine_ranker(bundle: Bundle, kind: str = "torch") -> Ranker:
     def rank(cases: Sequence[Case]) -> list[list[int]]:
         queries = []
         for case in cases:
-            tokens, _ = prompt.build(case.user.items, case.user.profile, case.user.scene)
-            queries.append(Query(tokens, BEAM_WIDTH))
+            scene = case.user.scene
+            tokens, _ = prompt.build(case.user.items, case.user.profile, scene)
+            adapter = scene if scene in bundle.adapters else None
+            queries.append(Query(tokens, BEAM_WIDTH, adapter=adapter))
         # Prompts of like length side by side, so that little of a batch's cache is padding.
         order = sorted(range(len(queries)), key=lambda i: len(queries[i].prompt_token_ids))
         ranked: list[list[int]] = [[] for _ in queries]

@@ -4,7 +4,7 @@
 2. The history comes from the request, else from Redis.
 3. Item ids become catalogue rows; those that the bundle does not know are dropped and counted.
 4. The prompt builder renders profile, scene and history within the model's length.
-5. The engine searches, B = max(beam width, k).
+5. The engine searches, B = max(beam width, k), with the scene's adapter where there is one.
 6. Beams become items: best SID first, within a SID in the catalogue's order, cut to k.
 7. Where step 2 or 5 fails, or no history is left after 3, the answer is popular items of the
    scene, and says why.
@@ -89,6 +89,7 @@ class Recommender:
         self._prompt = PromptBuilder(bundle)
         self._catalogue = bundle.catalogue
         self._scenes = bundle.manifest.prompt.scenes
+        self._adapters = bundle.adapters
         self._ids = bundle.catalogue.item_ids
         self._titles = bundle.catalogue.titles
         self._sids = bundle.sids
@@ -139,7 +140,8 @@ class Recommender:
         run.done("prompt")
         try:
             width = max(ask.beam_width or self._beam_width, ask.k)
-            return await self._engine.search(Query(tokens, width))
+            adapter = scene if scene in self._adapters else None
+            return await self._engine.search(Query(tokens, width, adapter=adapter))
         finally:
             run.done("search")
 

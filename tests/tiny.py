@@ -1,13 +1,14 @@
 """Small real bundles for tests: random weights, real tokenizer, real files."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -104,6 +105,24 @@ def write_model(
     return folder
 
 
+def write_adapters(folder: Path, model: Path, ranks: Mapping[str, int]) -> Path:
+    """A random LoRA adapter of each scene's rank, as PEFT saves it."""
+    from peft import LoraConfig, get_peft_model  # takes seconds, and few tests need it
+
+    for seed, (scene, rank) in enumerate(ranks.items(), start=1):
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        torch.manual_seed(seed)
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank,
+            target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj"],
+            init_lora_weights=False,
+            task_type="CAUSAL_LM",
+        )
+        get_peft_model(base, config).save_pretrained(folder / scene)
+    return folder
+
+
 def make_bundle(
     folder: Path,
     items: Sequence[Item],
@@ -112,10 +131,16 @@ def make_bundle(
     prompt: PromptTemplate = TEMPLATE,
     name: str = "tiny",
     hidden_size: int = 48,
+    adapters: Mapping[str, int] | None = None,
 ) -> Bundle:
-    """Model, items and bundle below `folder`. vLLM's CPU build wants `hidden_size` 128 or more."""
+    """Model, items and bundle below `folder`. vLLM's CPU build wants `hidden_size` 128 or more.
+
+    `adapters` are scenes and the rank of a random adapter for each.
+    """
     spec = infer_spec([item["sid"] for item in items])
     model = write_model(folder / f"model-{name}", spec, architecture, hidden_size)
     file = write_items(items, folder / f"items-{name}.jsonl")
+    packed = write_adapters(folder / f"adapters-{name}", model, adapters) if adapters else None
     store = Store(folder / "store")
-    return Bundle.load(create_bundle(store, name=name, model=model, items=file, prompt=prompt))
+    path = create_bundle(store, name=name, model=model, items=file, prompt=prompt, adapters=packed)
+    return Bundle.load(path)

@@ -4,7 +4,7 @@ An engine knows tokens and the trie. It knows no users, no items' titles, no Red
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -17,12 +17,14 @@ from service.errors import EngineError
 class Query:
     """One search: the tokens of a prompt, how many beams, and which items may be found.
 
-    `eligible` None allows the whole catalogue.
+    eligible: None allows the whole catalogue
+    adapter:  which of the engine's adapters changes the model; None is the model as it is
     """
 
     prompt_token_ids: Sequence[int]
     beam_width: int
     eligible: Eligibility | None = None
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,15 @@ class Engine(ABC):
     trie: Trie
     max_prompt_tokens: int
     """Longest prompt that leaves room for a SID."""
+    adapters: Collection[str] = ()
+    """Names of the adapters that a query can ask for."""
 
     @abstractmethod
     def search_batch(self, queries: Sequence[Query]) -> list[list[Beam]]:
         """Searches for all queries and blocks until they are done; safe from any thread.
 
-        Raises `EngineError` for a query that cannot be answered (no tokens, or too many).
+        Raises `EngineError` for a query that cannot be answered (no tokens, or too many),
+        `EngineDead` when none will be answered any more.
         """
 
     @abstractmethod
@@ -93,6 +98,8 @@ class Engine(ABC):
             )
         if query.beam_width < 1:
             raise EngineError(f"a beam width of {query.beam_width}")
+        if query.adapter is not None and query.adapter not in self.adapters:
+            raise EngineError(f"no adapter {query.adapter!r} here")
 
     @property
     @abstractmethod

@@ -47,6 +47,7 @@ class BatchingEngine(Engine):
     def __init__(self, *, batch_tokens: int) -> None:
         self._batch_tokens = batch_tokens
         self._waiting: deque[_Waiting] = deque()
+        self._taken: list[_Waiting] = []
         self._changed = threading.Condition()
         self._running = threading.Lock()
         self._closing = False
@@ -62,6 +63,8 @@ class BatchingEngine(Engine):
     def search_batch(self, queries: Sequence[Query]) -> list[list[Beam]]:
         for query in queries:
             self.check(query)
+        if not self.alive:
+            raise EngineDead("the engine has stopped")
         found: list[list[Beam]] = [[]] * len(queries)
         left = list(range(len(queries)))
         while left:
@@ -98,32 +101,32 @@ class BatchingEngine(Engine):
 
     def _work(self) -> None:
         """The thread: batches until closed. Whatever ends it, no caller is left waiting."""
-        batch: list[_Waiting] = []
         try:
-            while batch := self._next_batch():
-                self._answer(batch)
+            while self._next_batch():
+                self._answer(self._taken)
         finally:
             with self._changed:
                 self._closing = True
-                left = [*batch, *self._waiting]
+                left = [*self._taken, *self._waiting]
                 self._waiting.clear()
             for waiting in left:
                 waiting.finish(EngineDead("the engine has stopped"))
 
-    def _next_batch(self) -> list[_Waiting]:
-        """Waits for work; an empty list means that the engine is closing."""
+    def _next_batch(self) -> bool:
+        """Waits for work and takes it; False means that the engine is closing."""
         with self._changed:
             while not self._closing:
                 # One look at each future: its loop may cancel it between two.
                 present = [w for w in self._waiting if not w.future.cancelled()]
                 if present:
-                    batch = [present[m] for m in self._members([w.query for w in present])]
-                    taken = set(map(id, batch))
+                    # Taken before they leave the queue: at no moment is a caller in neither.
+                    self._taken = [present[m] for m in self._members([w.query for w in present])]
+                    taken = set(map(id, self._taken))
                     self._waiting = deque(w for w in present if id(w) not in taken)
-                    return batch
+                    return True
                 self._waiting.clear()
                 self._changed.wait()
-            return []
+            return False
 
     def _members(self, queries: Sequence[Query]) -> list[int]:
         """The first query, and those behind it that may share its batch."""

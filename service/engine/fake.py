@@ -16,7 +16,7 @@ from service.engine.beams import Beams, advance, answers
 
 
 class FakeEngine(BatchingEngine):
-    """Beam search over made-up log-probabilities.
+    """Beam search over made-up log-probabilities, the same with any adapter.
 
     `fails` makes every query raise, for tests of what the service does then.
     """
@@ -24,6 +24,7 @@ class FakeEngine(BatchingEngine):
     def __init__(self, bundle: Bundle, *, fails: bool = False) -> None:
         self.trie = bundle.trie
         self.max_prompt_tokens = bundle.max_prompt_tokens
+        self.adapters = bundle.adapters
         self.fails = fails
         self._sizes = [level.size for level in bundle.spec.levels]
         super().__init__(batch_tokens=4096)

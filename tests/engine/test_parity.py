@@ -257,6 +257,13 @@ class TestRefuses:
         message = self.refusal(tmp_path, qwen2, {"num_hidden_layers": 4})
         assert message == "the weights lack model.layers.3.self_attn.q_proj.weight"
 
+    def test_adapters(self, tmp_path: Path) -> None:
+        bundle = make_bundle(tmp_path, random_items(20, (4, 4)), adapters={"cart": 2, "home": 8})
+        with pytest.raises(
+            EngineError, match=r"scenes cart, home, .*--engine vllm, or merge each adapter"
+        ):
+            create_engine("torch", bundle)
+
     def test_unknown_engine_and_option(self, qwen2: Bundle) -> None:
         with pytest.raises(EngineError, match="no engine 'jax'; there are torch, vllm, fake"):
             create_engine("jax", qwen2)

@@ -22,7 +22,7 @@ from service.redis_server import EmbeddedRedis
 from tests.service.test_api import HISTORY, event
 
 SIDREC = Path(sys.executable).with_name("sidrec")
-START_S = 60
+START_S = 120
 Serve = Callable[..., "Process"]
 
 

@@ -16,7 +16,7 @@ from service.errors import InvalidInput
 from service.history import Event, History, connect
 from service.prompt import PromptBuilder
 from service.recommender import Answer, Ask, Pick, Recommender
-from tests.service.conftest import PATIENT_MS
+from tests.service.conftest import PATIENT_MS, SCENE_TEMPLATE
 from tests.tiny import make_bundle, random_items
 
 HISTORY = ["item-1", "item-2", "item-3"]
@@ -210,6 +210,26 @@ async def test_scenes(scene_bundle: Bundle, history: History) -> None:
         assert by_scene[None] not in (by_scene["home"], by_scene["cart"])
         with pytest.raises(InvalidInput, match=r"scene: .*home, cart"):
             await recommender.recommend(Ask(k=3, scene="attic"))
+
+
+async def test_a_scene_with_an_adapter_is_searched_with_it(
+    tmp_path: Path, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = random_items(60, (4, 4, 4))
+    bundle = make_bundle(tmp_path, items, prompt=SCENE_TEMPLATE, adapters={"cart": 2})
+    with FakeEngine(bundle) as fake:
+        adapters, search = [], fake.search
+
+        async def spy(query: Query) -> Any:
+            adapters.append(query.adapter)
+            return await search(query)
+
+        monkeypatch.setattr(fake, "search", spy)
+        recommender = Recommender(bundle, fake, history, beam_width=20)
+        for scene in ("cart", "home", None):
+            answer = await recommender.recommend(Ask(k=3, history=HISTORY, scene=scene))
+            assert answer.source == "model"
+    assert adapters == ["cart", None, None]
 
 
 async def test_profile_and_scene_reach_the_model(scene_bundle: Bundle, history: History) -> None:

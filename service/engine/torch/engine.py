@@ -25,7 +25,9 @@ class TorchEngine(BatchingEngine):
                   two to four times as many products a second, beams that differ a little
     batch_tokens: prompt tokens that one batch may hold
 
-    Raises `EngineError` for a model, device or type that it cannot run.
+    It runs no LoRA adapters: merged at load they would cost one full copy of the weights per
+    scene, and queries of different scenes would no longer share a batch. Raises `EngineError` for
+    a model, device or type that it cannot run.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class TorchEngine(BatchingEngine):
         dtype: str | None = None,
         batch_tokens: int = 4096,
     ) -> None:
+        _refuse_adapters(bundle)
         place = _device(device)
         kind = _dtype(dtype, place)
         config = ModelConfig.load(bundle.model_path)
@@ -86,6 +89,7 @@ class TorchEngine(BatchingEngine):
         Returns log-probabilities of the codes behind them, per level (n, codes), and the paths
         of the beams with the tokens of this pass; any for a beam that was not asked about.
         """
+        # Where every beam is a complete SID no row is right, but one must be there.
         nothing = paths.new_zeros(1, 1, dtype=torch.float32)
         if len(levels[0]) == 0:
             return [nothing for _ in levels], paths
@@ -175,3 +179,12 @@ def _spare_rows(config: ModelConfig, device: torch.device) -> int:
     heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
     weights = config.hidden_size * (heads * config.head_dim + 3 * config.intermediate_size)
     return max(4, 5_000_000 // weights)
+
+
+def _refuse_adapters(bundle: Bundle) -> None:
+    if bundle.adapters:
+        raise EngineError(
+            "engine 'torch': the bundle has LoRA adapters for the scenes"
+            f" {', '.join(bundle.adapters)}, and this engine runs none; serve it with"
+            " --engine vllm, or merge each adapter into the model and publish a bundle per scene"
+        )

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-
 _TINY = 1e-12
 
 

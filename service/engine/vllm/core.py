@@ -8,12 +8,13 @@ the core's own objects, and outputs are read as the core returns them.
 import copy
 import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from model_store.adapters import Adapter
 from service.engine.vllm.mask import STATE, RowState
 
 # isort: split
@@ -22,6 +23,7 @@ from service.engine.vllm.options import EngineArgs, current_platform
 
 # isort: split
 from vllm.distributed.kv_transfer import kv_transfer_state
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor import Executor
@@ -30,6 +32,8 @@ from vllm.v1.request import Request
 from service.engine.vllm.tails import PROMPT, PromptTails
 
 _PROCESSORS = "service.engine.vllm.processor_v{0}:SidProcessorV{0}"
+
+_PUNICA_CPU = "service.engine.vllm.punica_cpu.MixedPunicaCPU"
 
 _VLLM = threading.RLock()
 """vLLM keeps the context of a forward pass in globals: of several cores, one works at a time."""
@@ -42,11 +46,14 @@ class Prompt:
     """What the requests of one query share: the prompt's hashes and its keys and values.
 
     Hashes of its whole blocks are computed for the first request; its last block is computed by
-    the first request too (see `tails`), which is `name`.
+    the first request too (see `tails`), which is `name`. Both are those of the `lora` adapter.
     """
 
-    def __init__(self, hasher: Callable[[Request], list[Any]] | None) -> None:
+    def __init__(
+        self, hasher: Callable[[Request], list[Any]] | None, lora: LoRARequest | None
+    ) -> None:
         self.name: str | None = None
+        self.lora = lora
         self.hashes = None if hasher is None else self._hash
         self._hasher = hasher
         self._known: list[Any] | None = None
@@ -71,25 +78,37 @@ class Core:
     Raises what vLLM raises for a model or arguments that it cannot run.
     """
 
-    def __init__(self, args: EngineArgs) -> None:
+    def __init__(self, args: EngineArgs, adapters: Mapping[str, Adapter] | None = None) -> None:
         self._agent: Any = None
         with self._at_work(), _process_kept():
             if current_platform.is_cpu():
                 # The one function that is compiled even in eager mode would need a C++ compiler.
                 current_platform.simple_compile_backend = "eager"
+                current_platform.get_punica_wrapper = lambda: _PUNICA_CPU
             config = args.create_engine_config()
             args.logits_processors = [_PROCESSORS.format(2 if config.use_v2_model_runner else 1)]
             config = args.create_engine_config()
             self._core = EngineCore(config, Executor.get_class(config), log_stats=False)
             _alive.add(id(self))
+        self._adapters = {
+            name: LoRARequest(name, number, str(adapter.path))
+            for number, (name, adapter) in enumerate((adapters or {}).items(), start=1)
+        }
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self.spare_rows = 16 if current_platform.is_cpu() else 64
         self.max_num_batched_tokens: int = config.scheduler_config.max_num_batched_tokens
         self._parameters: dict[int, SamplingParams] = {}
 
-    def prompt(self) -> Prompt:
+    def load_adapters(self) -> None:
+        """Reads all of them: one that vLLM cannot run would end the core at its first request."""
+        with self._at_work():
+            for request in self._adapters.values():
+                self._core.add_lora(request)
+
+    def prompt(self, adapter: str | None = None) -> Prompt:
         """For a new query; `release` it when the query ends."""
-        return Prompt(self._core.request_block_hasher)
+        lora = self._adapters[adapter] if adapter is not None else None
+        return Prompt(self._core.request_block_hasher, lora)
 
     def add(
         self, name: str, tokens: list[int], state: RowState, candidates: int, prompt: Prompt
@@ -101,7 +120,9 @@ class Core:
         prompt.name = prompt.name or name
         parameters = copy.copy(self._prototype(candidates))
         parameters.extra_args = {STATE: state, PROMPT: prompt.name}
-        request = Request(name, tokens, parameters, None, block_hasher=prompt.hashes)
+        request = Request(
+            name, tokens, parameters, None, lora_request=prompt.lora, block_hasher=prompt.hashes
+        )
         self._core.add_request(request)
         return request
 

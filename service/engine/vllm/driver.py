@@ -74,7 +74,7 @@ class Driver:
         try:
             cohort = Cohort(tasks, self._trie, self._codes, self._core.spare_rows)
             for task in tasks:
-                task.prompt = self._core.prompt()
+                task.prompt = self._core.prompt(task.query.adapter)
             self._go_on(cohort)
         except Exception as error:
             self._part(tasks, cohort, error)

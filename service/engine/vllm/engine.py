@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from typing import Any
 
 import torch
 
+from model_store.adapters import Adapter
 from model_store.bundle import Bundle
 from service.engine.base import Beam, Engine, EngineStats, Query
 from service.engine.vllm.core import Core
@@ -23,20 +24,26 @@ from service.errors import EngineDead, EngineError
 class VllmEngine(Engine):
     """The engine for any model that vLLM runs. `options` are vLLM's engine arguments.
 
-    Queries join those in flight at any step of the model, and leave as soon as they are answered.
+    Queries join those in flight at any step of the model, and leave as soon as they are answered;
+    those of different adapters share its steps.
     """
+
+    adapters: Mapping[str, Adapter]
 
     def __init__(self, bundle: Bundle, **options: Any) -> None:
         args = engine_args(bundle, options)
         self.trie = bundle.trie
         self.max_prompt_tokens = args.max_model_len - bundle.spec.depth
+        self.adapters = bundle.adapters
         self._codes = LevelCodes(bundle.level_tokens)
         self._waiting: deque[Task] = deque()
+        # Of all tasks that are not answered, waiting or started.
+        self._open: dict[Future[list[Beam]], Task] = {}
         self._changed = threading.Condition()
         self._closing = False
         self._steps: deque[tuple[int, int]] = deque(maxlen=10_000)  # bounded: nobody may ever ask
         self._driver: Driver  # the thread's own, and read by `stats`
-        self._reported = Counts()
+        self._reported: Counts
         started: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._work, args=(args, started), name="sidrec-vllm", daemon=True
@@ -86,20 +93,24 @@ class VllmEngine(Engine):
         with self._changed:
             if not self.alive:
                 raise _dead(None)
+            self._open.update((task.future, task) for task in tasks)
             self._waiting.extend(tasks)
             self._changed.notify()
+        for task in tasks:
+            task.future.add_done_callback(self._open.pop)
         return tasks
 
     def _work(self, args: EngineArgs, started: Future[None]) -> None:
         """The thread. Whatever ends it, no caller is left waiting."""
         torch.set_num_threads(torch.get_num_threads())  # OpenMP asks each thread for itself
         try:
-            core = Core(args)
+            core = Core(args, self.adapters)
         except BaseException as error:
             started.set_exception(error)
             return
         self._driver = driver = Driver(core, self.trie, self._codes)
         try:
+            core.load_adapters()
             self._try_out(driver)
             self._reported = driver.counts
         except BaseException as error:
@@ -116,20 +127,21 @@ class VllmEngine(Engine):
         finally:
             with self._changed:
                 self._closing = True
-                left = [*driver.tasks, *self._waiting]
                 self._waiting.clear()
-            for task in left:
+            # Whatever the driver knew of them: it may have been stopped between two of its steps.
+            for task in list(self._open.values()):
                 task.finish(_dead(cause))
             core.close()
 
     def _try_out(self, driver: Driver) -> None:
-        """One search: what vLLM compiles at first use, and a model that it loads but cannot run,
-        belong to the start."""
-        task = Task(Query([0], 2))
-        driver.start([task])
+        """A search with the model and each adapter: what vLLM compiles at first use, and a model
+        that it loads but cannot run, belong to the start."""
+        tasks = [Task(Query([0], 2, adapter=adapter)) for adapter in (None, *self.adapters)]
+        driver.start(tasks)
         while driver.rows:
             driver.step()
-        task.future.result()
+        for task in tasks:
+            task.future.result()
 
     def _drive(self, driver: Driver) -> None:
         """Steps until closed. An error of the core itself ends the thread, and the engine."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 from model_store.bundle import Bundle
 from service.engine.vllm.mask import LEVELS
@@ -20,6 +20,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 from vllm.config import KVTransferConfig  # noqa: E402
+from vllm.config.lora import MaxLoRARanks  # noqa: E402
 from vllm.engine.arg_utils import EngineArgs  # noqa: E402
 from vllm.platforms import current_platform  # noqa: E402
 
@@ -34,6 +35,8 @@ _OURS = {
     "max_logprobs",
     "additional_config",
     "speculative_config",
+    "enable_lora",
+    "lora_target_modules",
 }
 """What the search itself decides: another value would make it wrong, not slower."""
 
@@ -50,7 +53,7 @@ def engine_args(bundle: Bundle, options: Mapping[str, Any]) -> EngineArgs:
         raise EngineError(f"engine 'vllm': vLLM has no engine argument {', '.join(unknown)}")
     if taken := sorted(set(options) & _OURS):
         raise EngineError(f"engine 'vllm': {', '.join(taken)} cannot be chosen")
-    chosen = {**_defaults(bundle), **options}
+    chosen = {**_defaults(bundle, options), **options}
     depth, length = bundle.spec.depth, int(chosen["max_model_len"])
     if not depth < length <= bundle.max_length:
         raise EngineError(
@@ -60,7 +63,7 @@ def engine_args(bundle: Bundle, options: Mapping[str, Any]) -> EngineArgs:
     return EngineArgs(**chosen, **_ours(bundle))
 
 
-def _defaults(bundle: Bundle) -> dict[str, Any]:
+def _defaults(bundle: Bundle, options: Mapping[str, Any]) -> dict[str, Any]:
     """A caller may change these."""
     chosen: dict[str, Any] = {
         "max_model_len": bundle.max_length,
@@ -81,6 +84,11 @@ def _defaults(bundle: Bundle) -> dict[str, Any]:
         ),
         "use_tqdm_on_load": False,
     }
+    if bundle.adapters:
+        count = len(bundle.adapters)
+        # Where fewer share a step than there are, the others wait in memory and not on disk.
+        kept = max(count, int(options.get("max_loras", count)))
+        chosen |= {"max_loras": count, "max_cpu_loras": kept, "max_lora_rank": _rank(bundle)}
     if current_platform.is_cpu():
         chosen |= {
             "dtype": "float32",
@@ -99,4 +107,17 @@ def _ours(bundle: Bundle) -> dict[str, Any]:
         "logprobs_mode": "processed_logits",
         "max_logprobs": max(level.size for level in bundle.spec.levels),
         "additional_config": {LEVELS: [ids.tolist() for ids in bundle.level_tokens]},
+        "enable_lora": bool(bundle.adapters),
     }
+
+
+def _rank(bundle: Bundle) -> int:
+    """The smallest rank for which vLLM has room and that every adapter fits into."""
+    largest = max(adapter.rank for adapter in bundle.adapters.values())
+    known: tuple[int, ...] = get_args(MaxLoRARanks)
+    fitting = [rank for rank in known if rank >= largest]
+    if not fitting:
+        raise EngineError(
+            f"engine 'vllm': an adapter has rank {largest}, vLLM runs at most {max(known)}"
+        )
+    return min(fitting)
