@@ -3,6 +3,7 @@
 import typer
 
 from bench.engine import engine
+from bench.trie import trie
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,3 +18,4 @@ def commands() -> None:
 
 
 app.command()(engine)
+app.command()(trie)
