@@ -1,15 +1,13 @@
-"""`sidrec bench …`: every benchmark as a command; its function's signature is its options."""
+"""`sidrec bench …`: every benchmark is a command, and its function's signature its options."""
 
 import typer
 
 from bench.engine import engine
+from bench.load import load
+from bench.service import service
 from bench.trie import trie
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.callback()
@@ -19,3 +17,5 @@ def commands() -> None:
 
 app.command()(engine)
 app.command()(trie)
+app.command()(service)
+app.command()(load)

@@ -34,6 +34,7 @@ WITH_VLLM = (VLLM, STOCK, STOCK_INSIDE)
 _HF_BATCHES = (1, 4, 16)
 _QUICK_S = 1.0
 _END = "end"
+_END_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def _here(name: str, setup: Setup, stack: ExitStack) -> Search:
     if name == HUGGING_FACE:
         return _BestBatch(setup)
     if name in (STOCK, STOCK_INSIDE):
-        return _stock(name, setup)
+        return _stock(name, setup, stack)
     if name == TORCH:
         engine = create_engine("torch", setup.bundle, device=setup.device, **setup.options)
     else:
@@ -122,7 +123,7 @@ class _BestBatch:
         return best
 
 
-def _stock(name: str, setup: Setup) -> Search:
+def _stock(name: str, setup: Setup, stack: ExitStack) -> Search:
     """vLLM's own search, spared the constraint, which it does not know."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(name == STOCK))
     os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
@@ -137,6 +138,7 @@ def _stock(name: str, setup: Setup) -> Search:
         max_logprobs=2 * setup.beams,
         max_model_len=bundle.max_length,
     )
+    stack.callback(llm.llm_engine.engine_core.shutdown)
 
     def search(prompts: Prompts, beams: int) -> tuple[float, Answers]:
         wanted = BeamSearchParams(
@@ -167,7 +169,8 @@ def _elsewhere(name: str, setup: Setup, stack: ExitStack) -> Search:
     def end() -> None:
         if process.is_alive():
             ours.send(_END)
-        process.join()
+        process.join(_END_S)
+        process.kill()
 
     stack.callback(end)
     receive()  # it is ready
@@ -180,9 +183,7 @@ def _elsewhere(name: str, setup: Setup, stack: ExitStack) -> Search:
     return search
 
 
-def _serve(
-    pipe: Connection, name: str, path: Path, beams: int, device: str, threads: int
-) -> None:
+def _serve(pipe: Connection, name: str, path: Path, beams: int, device: str, threads: int) -> None:
     """The life of a contestant's process: ready, then call by call, until told to end."""
     torch.set_num_threads(threads)
     with ExitStack() as stack:

@@ -59,8 +59,7 @@ def _bars(axis: Axes, rows: Sequence[Row]) -> None:
     axis.margins(x=0.18)
     row = rows[0]
     axis.set_title(
-        f"{row['in_flight']} in flight, {row['tokens']} tokens, {row['beams']} beams:"
-        " ms a query",
+        f"{row['in_flight']} in flight, {row['tokens']} tokens, {row['beams']} beams: ms a query",
         fontsize="medium",
         pad=16,
     )

@@ -26,7 +26,7 @@ class Ints(tuple[int, ...]):
         return numbers
 
 
-def ints(help: str) -> typer.models.OptionInfo:  # noqa: A002
+def ints(help: str) -> typer.models.OptionInfo:
     info: typer.models.OptionInfo = typer.Option(parser=Ints.parse, metavar="N,N,…", help=help)
     return info
 

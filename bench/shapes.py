@@ -99,7 +99,9 @@ def make_random(
         lines = (json.dumps({"item_id": f"i{n}", "sid": sid}) for n, sid in enumerate(sids))
         listed.write_text("\n".join(lines) + "\n")
         prompt = PromptTemplate(text="{history}")
-        return Bundle.load(create_bundle(store, name=name, model=model, items=listed, prompt=prompt))
+        return Bundle.load(
+            create_bundle(store, name=name, model=model, items=listed, prompt=prompt)
+        )
 
 
 def prompts(bundle: Bundle, tokens: int, count: int, seed: int = 20) -> list[list[int]]:

@@ -255,7 +255,9 @@ def compare(name: str, found: Best, expected: Best) -> None:
     theirs, ours = dict(found), dict(expected)
     if theirs.keys() != ours.keys():
         only = sorted(theirs.keys() ^ ours.keys())[:3]
-        raise Disagreement(f"{name}: {len(theirs)} prefixes, the trie {len(ours)}; not both: {only}")
+        raise Disagreement(
+            f"{name}: {len(theirs)} prefixes, the trie {len(ours)}; not both: {only}"
+        )
     apart = max((abs(theirs[prefix] - score) for prefix, score in ours.items()), default=0.0)
     if not apart < 1e-4:
         raise Disagreement(f"{name}: scores differ from the trie's by {apart}")
@@ -279,9 +281,7 @@ def _turn(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def _means(seconds: Sequence[float], depth: int) -> list[float]:
     """The mean step of each search."""
-    return [
-        sum(seconds[start : start + depth]) / depth for start in range(0, len(seconds), depth)
-    ]
+    return [sum(seconds[start : start + depth]) / depth for start in range(0, len(seconds), depth)]
 
 
 def _print(rows: Iterable[dict[str, Any]], title: str) -> None:
@@ -300,8 +300,15 @@ def _print(rows: Iterable[dict[str, Any]], title: str) -> None:
                 "" if row["bytes_per_item"] is None else digits(row["bytes_per_item"]),
             ]
         )
-    columns = ("", "beams", "µs a step", "quartiles", "over trie", "over floor", "build s", "bytes/item")
+    columns = (
+        "",
+        "beams",
+        "µs a step",
+        "quartiles",
+        "over trie",
+        "over floor",
+        "build s",
+        "bytes/item",
+    )
     print_table(title, columns, lines)
     console.print()
-
-
