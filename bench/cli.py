@@ -4,8 +4,10 @@ import typer
 
 from bench.engine import engine
 from bench.load import load
+from bench.replay import replay
 from bench.service import service
 from bench.trie import trie
+from bench.vllm_profile import vllm_profile
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -19,3 +21,5 @@ app.command()(engine)
 app.command()(trie)
 app.command()(service)
 app.command()(load)
+app.command()(replay)
+app.command("vllm-profile")(vllm_profile)

@@ -1,4 +1,4 @@
-"""Engines in turn on the same prompts: latency alone, throughput with more in flight, and the floor.
+"""Engines in turn on the same prompts: latency alone, throughput with more in flight, the floor.
 
 "N in flight" hands N prompts in together and waits for the last answer; Hugging Face may cut them
 into the batches that suit it best. A contestant that took longer than `--patience` for a cell is

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from bench.report import COLOURS, figure
+from bench.report import COLOURS, figure, logarithmic
 
 Row = Mapping[str, Any]
 
@@ -84,8 +84,7 @@ def _lines(axis: Axes, rows: Sequence[Row], key: str) -> None:
         linewidth=1,
         label="floor",
     )
-    axis.set_xscale("log")
-    axis.set_yscale("log")
+    logarithmic(axis)
     axis.set_xticks([x for x, _ in floors], [str(x) for x, _ in floors])
     axis.minorticks_off()
     axis.set_xlabel(_LABELS[key])

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,7 @@ from bench import shapes
 from bench.http_load import Answered, open_loop
 from bench.machine import describe
 from bench.options import DEFAULT_OUT, DEFAULT_THREADS, BundleFolder, Out, Threads
-from bench.report import COLOURS, console, figure, print_table, write_json
+from bench.report import COLOURS, console, figure, logarithmic, print_table, write_json
 from bench.served import NotServing, served, store_histories
 from bench.timing import Spread, digits
 from bench.users import Users
@@ -204,7 +205,7 @@ def _print(rate: float, held: list[Probe], limit_ms: float) -> None:
     )
 
 
-def _draw(rows: list[dict[str, Any]], rate: float | None, limit_ms: float, out: Any) -> None:
+def _draw(rows: list[dict[str, Any]], rate: float | None, limit_ms: float, out: Path) -> None:
     with figure(out, "load", 1) as [axis]:
         rows = sorted(rows, key=lambda row: float(row["rate"]))
         for key, colour in (("p50_ms", COLOURS[0]), ("p99_ms", COLOURS[1])):
@@ -213,8 +214,7 @@ def _draw(rows: list[dict[str, Any]], rate: float | None, limit_ms: float, out: 
         axis.axhline(limit_ms, color="black", linestyle="--", linewidth=1, label="limit of p99")
         if rate is not None:
             axis.axvline(rate, color="grey", linewidth=1, label=f"{digits(rate)} a second")
-        axis.set_xscale("log")
-        axis.set_yscale("log")
+        logarithmic(axis)
         axis.set_xlabel("requests a second, arriving whatever the answers do")
         axis.set_ylabel("ms from when it was due")
         axis.legend(frameon=False, fontsize="small")

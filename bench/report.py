@@ -15,6 +15,7 @@ from rich.table import Table
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 OUT = Path("bench/out")
 
@@ -75,3 +76,12 @@ def figure(out: Path, name: str, panels: int, *, height: float = 4) -> Iterator[
     finally:
         plt.close(drawn)
     console.print(f"drawn: {out / name}.png")
+
+
+def logarithmic(axis: Axes) -> None:
+    """Both scales logarithmic, with plain numbers."""
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    for scale in (axis.xaxis, axis.yaxis):
+        scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        scale.set_minor_formatter(FuncFormatter(lambda value, _: ""))

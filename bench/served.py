@@ -1,4 +1,4 @@
-"""A service of our own: a real `sidrec serve` on a real Redis, in processes that end with a block."""
+"""A service of our own: a real `sidrec serve` on a real Redis, in processes of their own."""
 
 import http.client
 import json
@@ -38,7 +38,7 @@ class Served:
     def cpu_s(self) -> float:
         """Processor time of the service and its Redis so far."""
         times = [psutil.Process(pid).cpu_times() for pid in (self.pid, self.redis_pid)]
-        return sum(time.user + time.system for time in times)
+        return float(sum(time.user + time.system for time in times))
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def service(
     ]
     _print(single, full, below, rate)
     write_json(out, "service", machine=describe(), settings=settings, rows=rows)
-    service_plot.draw(single, full, below, out)
+    service_plot.draw(single, full, below, rate, out)
 
 
 def _one_at_a_time(
