@@ -5,13 +5,16 @@ Each is built from sorted code matrices and takes one step of a beam search for 
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from model_store.sid import Codes
+
+_AT_ONCE = 100_000
 
 Prefix = tuple[int, ...]
 Best = list[tuple[Prefix, float]]
@@ -45,7 +48,7 @@ class Constraint(ABC):
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Bytes held, as `sys.getsizeof` counts them; small integers are shared and free."""
+        """Bytes held, as `sys.getsizeof` counts them; the integers are shared, and free."""
 
 
 class PrefixDictionary(Constraint):
@@ -54,7 +57,7 @@ class PrefixDictionary(Constraint):
 
     def __init__(self, codes: Codes) -> None:
         self._following: dict[Prefix, list[int]] = {}
-        for row in codes.tolist():
+        for row in _rows(codes):
             for length, code in enumerate(row):
                 following = self._following.setdefault(tuple(row[:length]), [])
                 if not following or following[-1] != code:
@@ -129,8 +132,7 @@ class PrefixSets(Constraint):
 
     def __init__(self, codes: Codes) -> None:
         self._known = [
-            set(zip(*codes[:, :length].T.tolist(), strict=True))
-            for length in range(1, codes.shape[1] + 1)
+            set(map(tuple, _rows(codes[:, :length]))) for length in range(1, codes.shape[1] + 1)
         ]
 
     def step(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,6 +148,13 @@ class PrefixSets(Constraint):
     def nbytes(self) -> int:
         held = sum(sys.getsizeof(prefix) for level in self._known for prefix in level)
         return held + sum(map(sys.getsizeof, self._known))
+
+
+def _rows(codes: Codes) -> Iterator[list[int]]:
+    """The rows of a matrix. Equal numbers are one object, and few rows exist at a time."""
+    numbers = np.array(range(int(codes.max()) + 1), object)
+    for start in range(0, len(codes), _AT_ONCE):
+        yield from numbers[codes[start : start + _AT_ONCE]].tolist()
 
 
 def _best(scores: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,7 +30,7 @@ _ITEMS = 20_000
 _CODES = (256, 256, 256, 256)
 _VOCABULARY = 151_936
 _POSITIONS = 4096
-_QWEN = {
+QWEN = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
     "hidden_size": 896,
@@ -67,7 +67,7 @@ def load(shape: str, bundle: Path | None = None) -> Bundle:
     if versions:
         return Bundle.load(store.path(name, versions[-1]))
     Console().print(f"making random weights in {store.root}, 1 GB, kept for next time …")
-    return make_random(store, name, _QWEN, _VOCABULARY, _ITEMS, _CODES)
+    return make_random(store, name, QWEN, _VOCABULARY, _ITEMS, _CODES)
 
 
 def make_random(

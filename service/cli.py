@@ -81,7 +81,8 @@ def bench(context: typer.Context) -> None:
 
         app(context.args, prog_name="sidrec bench")
     except ModuleNotFoundError as error:
-        _fail([f"{error.name} is missing: pip install 'sidrec[bench]'"], 1)
+        package = str(error.name).partition(".")[0]
+        _fail([f"{package} is missing: pip install 'sidrec[bench]'"], 1)
 
 
 @cli.command()
