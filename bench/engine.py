@@ -111,8 +111,8 @@ def engine(
         console.print(f"left out: a prompt of {cell.tokens} tokens, the model has room for fewer")
     setup = Setup(loaded, max(beams), device, json.loads(engine_options))
     outcomes = measure(setup, names, cells, rounds=rounds, patience=patience)
-    for outcome in outcomes:
-        outcome.floor = _floor(outcome, setup)
+    for outcome in track(outcomes * 2, "measuring the floor", transient=True):
+        outcome.floor = _floor(outcome, setup)  # the second time better, if the first was disturbed
     rows = [row for outcome in outcomes for row in outcome.rows()]
     label = f"engine-{loaded.name}"
     _print(rows, f"{loaded.name} {loaded.version}, {threads} threads, {device}")
@@ -233,8 +233,8 @@ def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     for (tokens, beams, flight), own in groupby(
         rows, lambda row: (row["tokens"], row["beams"], row["in_flight"])
     ):
-        lines = []
-        for row in own:
+        cell, lines = list(own), []
+        for row in cell:
             spread = Spread(**row["seconds"]).scaled(1e3)
             lines.append(
                 [
@@ -256,4 +256,7 @@ def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
             f" {'arithmetic' if p['arithmetic'] >= p['memory'] else 'memory'}"
             for p in row["floor_phases"]
         )
-        console.print(f"floor: {phases}\n")
+        console.print(f"floor: {phases}")
+        if min(row["time_over_floor"] for row in cell) < 1:
+            console.print("faster than its floor: something slowed the measuring of the floor down")
+        console.print()

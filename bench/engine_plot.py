@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from bench.report import COLOURS, figure, logarithmic
+from bench.timing import digits
 
 Row = Mapping[str, Any]
 
@@ -43,12 +44,12 @@ def _bars(axis: Axes, rows: Sequence[Row]) -> None:
         [m - value for m, value in zip(median, low, strict=True)],
         [value - m for m, value in zip(median, high, strict=True)],
     ]
-    bars = axis.barh(names, median, xerr=errors, color=COLOURS[: len(names)])
-    axis.bar_label(bars, fmt="%.3g", padding=6)
+    bars = axis.barh(names, median, 0.6, xerr=errors, color=COLOURS[: len(names)])
+    axis.bar_label(bars, [digits(value) for value in median], padding=6)
     floor = rows[0]["floor_seconds"] * scale
     axis.axvline(floor, color="black", linestyle="--", linewidth=1)
     axis.annotate(
-        f"floor {floor:.3g}",
+        f"floor {digits(floor)}",
         (floor, 1.0),
         xycoords=("data", "axes fraction"),
         xytext=(4, 2),

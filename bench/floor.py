@@ -115,17 +115,19 @@ def floor(phases: Sequence[Phase], device: str, dtype: torch.dtype) -> list[Floo
     """What each phase takes at least on this machine, measured now."""
     size = torch.empty((), dtype=dtype).element_size()
 
-    def rate(product: Product) -> float:
-        return multiply_rate(product.rows, product.inner, product.columns, device, dtype)
+    shapes = {(p.rows, p.inner, p.columns) for phase in phases for p in phase.products}
+    rates = {shape: multiply_rate(*shape, device, dtype) for shape in sorted(shapes)}
+    reading = read_rate(size * max(phase.weights + phase.cache for phase in phases), device)
+
+    def seconds(product: Product) -> float:
+        return product.operations / rates[product.rows, product.inner, product.columns]
 
     # Attention has no shape of its own here: it gets the best rate of all.
-    best = max(rate(product) for phase in phases for product in phase.products)
-    held = size * max(phase.weights + phase.cache for phase in phases)
     return [
         Floor(
             phase.name,
-            sum(p.operations / rate(p) for p in phase.products) + phase.attention / best,
-            size * (phase.weights + phase.cache) / read_rate(held, device),
+            sum(map(seconds, phase.products)) + phase.attention / max(rates.values()),
+            size * (phase.weights + phase.cache) / reading,
         )
         for phase in phases
     ]

@@ -1,13 +1,13 @@
 """What machine this is, and how fast it multiplies and reads: what a floor is made of.
 
-Both rates are the best of several tries. A floor that is too low flatters nobody.
+Both rates are the best of all tries in this process, and each call tries again: what else runs on
+the machine makes a rate lower, never higher, and a floor that is too low flatters nobody.
 """
 
 import os
 import platform
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,12 @@ from torch import Tensor
 MOST_ROWS = 4096
 """A product with more rows runs at the rate of one with as many, and takes longer to measure."""
 
+_FEW_ROWS = 256
 _TRY_S = 0.2
 _MOST_BYTES = 1 << 30
+
+_multiplying: dict[tuple[int, int, int, str, torch.dtype], float] = {}
+_reading: dict[tuple[int, str], float] = {}
 
 
 def describe(device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -38,8 +42,20 @@ def describe(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 def multiply_rate(rows: int, inner: int, columns: int, device: str, dtype: torch.dtype) -> float:
     """Operations a second of a product (rows, inner) by (inner, columns), 2 for each of its
-    multiplications. More than `MOST_ROWS` rows count as so many."""
-    return _multiply_rate(min(rows, MOST_ROWS), inner, columns, torch.device(device), dtype)
+    multiplications. More than `MOST_ROWS` rows count as so many.
+
+    A product may be done as several of fewer rows, so it is as fast as any of those that were
+    measured; a small one is tried in any case, because nothing interrupts what is short.
+    """
+    for count in {min(rows, _FEW_ROWS), min(rows, MOST_ROWS)}:
+        rate = _try_multiplying(count, inner, columns, torch.device(device), dtype)
+        key = (count, inner, columns, device, dtype)
+        _multiplying[key] = max(rate, _multiplying.get(key, 0.0))
+    return max(
+        rate
+        for (count, *shape), rate in _multiplying.items()
+        if count <= rows and shape == [inner, columns, device, dtype]
+    )
 
 
 def read_rate(size: int, device: str) -> float:
@@ -48,11 +64,17 @@ def read_rate(size: int, device: str) -> float:
     What fits a cache is read from it, so `size` is that of the weights in question. More than
     1 GiB counts as so much.
     """
-    return _read_rate(min(size, _MOST_BYTES), torch.device(device))
+    # A product with a vector reads its matrix once and does next to nothing else.
+    columns, size, place = 1024, min(size, _MOST_BYTES), torch.device(device)
+    matrix = torch.ones(max(1, size // (4 * columns)), columns, device=place)
+    vector = torch.ones(columns, device=place)
+    ways: tuple[Callable[[], Tensor], ...] = (lambda: matrix @ vector, matrix.sum)
+    seconds = min(_best(way, place) for way in ways)
+    _reading[size, device] = max(matrix.nbytes / seconds, _reading.get((size, device), 0.0))
+    return _reading[size, device]
 
 
-@cache
-def _multiply_rate(
+def _try_multiplying(
     rows: int, inner: int, columns: int, device: torch.device, dtype: torch.dtype
 ) -> float:
     x = torch.randn(rows, inner, device=device, dtype=dtype)
@@ -62,24 +84,12 @@ def _multiply_rate(
         # Packed once into oneDNN's layout, as inference may do: whichever is faster counts.
         packed = torch.ops.mkldnn._reorder_linear_weight(weight)
         ways.append(lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""))
-    with torch.inference_mode():
-        seconds = min(_best(way, device) for way in ways)
-    return 2 * rows * inner * columns / seconds
+    return 2 * rows * inner * columns / min(_best(way, device) for way in ways)
 
 
-@cache
-def _read_rate(size: int, device: torch.device) -> float:
-    # A product with a vector reads its matrix once and does next to nothing else.
-    columns = 1024
-    matrix = torch.ones(max(1, size // (4 * columns)), columns, device=device)
-    vector = torch.ones(columns, device=device)
-    with torch.inference_mode():
-        seconds = min(_best(lambda: matrix @ vector, device), _best(lambda: matrix.sum(), device))
-    return matrix.nbytes / seconds
-
-
+@torch.inference_mode()
 def _best(work: Callable[[], Tensor], device: torch.device) -> float:
-    """Fewest seconds of at least five tries."""
+    """Fewest seconds of at least five tries, the first aside."""
     tries: list[float] = []
     started = time.perf_counter()
     while len(tries) < 6 or time.perf_counter() - started < _TRY_S:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bench import floor as module
+from bench import machine
 from bench.floor import Phase, Product, Sizes, floor, plan, rows_at
 from model_store.bundle import Bundle
 
@@ -67,3 +68,30 @@ def test_only_beams_that_grow_are_counted(bundle: Bundle) -> None:
     assert rows_at(bundle.trie, 1, 20, answer) == 6  # no more nodes than codes
     assert rows_at(bundle.trie, 1, 4, answer) == 4
     assert rows_at(bundle.trie, 3, 20, answer) == 2
+
+
+def test_rates_are_the_best_that_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever disturbs a measurement cannot make a rate lower than one that is known: not that of
+    the same product, and not that of one with more rows."""
+    tried: list[int] = []
+
+    def rate(rows: int, *_: object) -> float:
+        tried.append(rows)
+        return speeds.pop(0)
+
+    monkeypatch.setattr(machine, "_try_multiplying", rate)
+    monkeypatch.setattr(machine, "_multiplying", {})
+    speeds = [5.0, 3.0, 4.0, 2.0, 1.0, 9.0]
+
+    def measured(rows: int) -> float:
+        return machine.multiply_rate(rows, 7, 8, "cpu", torch.float32)
+
+    assert [measured(20), measured(20), measured(10)] == [5, 5, 4]
+    assert (measured(10**6), set(tried[3:])) == (5, {256, machine.MOST_ROWS})
+    assert measured(30) == 9
+
+
+def test_rates_are_measured() -> None:
+    """Whatever this machine is, it is no slower than a million and no faster than 10^17."""
+    assert 1e6 < machine.multiply_rate(64, 64, 64, "cpu", torch.float32) < 1e17
+    assert 1e6 < machine.read_rate(1 << 20, "cpu") < 1e17

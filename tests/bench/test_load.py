@@ -82,7 +82,7 @@ def test_it_finds_the_capacity_of_a_server(
     found = measure(
         "load",
         server.url,
-        *("--bundle", bundle.path, "--p99", "220ms", "--seconds", 1, "--start", 20),
+        *("--bundle", bundle.path, "--p99", "220ms", "--seconds", 0.6, "--start", 30),
         *("--within", 0.5, "--repeats", 1, "--no-poisson"),
     )
     assert 10 < found["highest_rate"] < 80
