@@ -63,7 +63,7 @@ def start(name: str, setup: Setup, stack: ExitStack) -> Search:
 
 def _here(name: str, setup: Setup, stack: ExitStack) -> Search:
     if name == HUGGING_FACE:
-        return _BestBatch(setup)
+        return BestBatch(setup)
     if name in (STOCK, STOCK_INSIDE):
         return _stock(name, setup, stack)
     if name == TORCH:
@@ -80,7 +80,7 @@ def _here(name: str, setup: Setup, stack: ExitStack) -> Search:
     return search
 
 
-class _BestBatch:
+class BestBatch:
     """Hugging Face at the batch size that suits it best: the sizes are tried, growing, when a
     number of prompts, their length and a beam width come for the first time."""
 
@@ -94,12 +94,16 @@ class _BestBatch:
         self._sizes: dict[tuple[int, int, int], int] = {}
 
     def __call__(self, prompts: Prompts, beams: int) -> tuple[float, Answers]:
+        size = self.size(prompts, beams)
+        seconds, found = timed(lambda: self._search(prompts, beams, size))
+        return seconds, [[codes for codes, _ in one] for one in found]
+
+    def size(self, prompts: Prompts, beams: int) -> int:
+        """Prompts of one call of `generate`."""
         cell = (len(prompts), round(max(map(len, prompts)) / 50), beams)
         if cell not in self._sizes:
             self._sizes[cell] = self._best_size(prompts, beams)
-        size = self._sizes[cell]
-        seconds, found = timed(lambda: self._search(prompts, beams, size))
-        return seconds, [[codes for codes, _ in one] for one in found]
+        return self._sizes[cell]
 
     def _search(self, prompts: Prompts, beams: int, size: int) -> list[Any]:
         return [

@@ -17,7 +17,7 @@ import typer
 from rich.progress import track
 
 from bench import contestants, engine_plot, shapes
-from bench.contestants import HUGGING_FACE, TORCH, WITH_VLLM, Answers, Search, Setup
+from bench.contestants import HUGGING_FACE, TORCH, WITH_VLLM, Answers, BestBatch, Search, Setup
 from bench.floor import Floor, Sizes, floor, plan, rows_at
 from bench.machine import describe
 from bench.options import DEFAULT_OUT, DEFAULT_THREADS, BundleFolder, Ints, Out, Threads, ints
@@ -46,12 +46,15 @@ class Cell:
 
 @dataclass
 class Outcome:
-    """What one cell gave: seconds round by round, answers, and the floor of the torch engine."""
+    """What one cell gave: seconds round by round, answers, and the floor.
+
+    batch_size: of those that have a choice, the prompts that they take at once
+    """
 
     cell: Cell
-    bundle: Bundle
     seconds: dict[str, list[float]]
     answers: dict[str, list[Answers]]
+    batch_size: dict[str, int]
     floor: list[Floor] = field(default_factory=list)
 
     def rows(self) -> Iterable[dict[str, Any]]:
@@ -66,6 +69,7 @@ class Outcome:
                 "contestant": name,
                 "seconds": spread.json(),
                 "per_second": self.cell.in_flight / spread.median,
+                "batch_size": self.batch_size.get(name),
                 "floor_seconds": least,
                 "floor_phases": [
                     {"phase": p.name, "arithmetic": p.arithmetic, "memory": p.memory}
@@ -98,7 +102,8 @@ def engine(
 ) -> None:
     """The torch engine against Hugging Face, vLLM and the floor.
 
-    Each list is gone through with the first values of the others.
+    Each list is gone through with the first values of the others: `--tokens 132,64,1024 --beams
+    20,50` measures 20 beams at each length, and 50 at 132 tokens.
     """
     if shape not in shapes.SHAPES:
         raise typer.BadParameter(f"no shape {shape!r}; there are {', '.join(shapes.SHAPES)}")
@@ -150,9 +155,13 @@ def measure(
             outcomes.append(
                 Outcome(
                     cell,
-                    setup.bundle,
                     {name: [seconds for seconds, _ in taken[name]] for name in awake},
                     {name: [answers for _, answers in taken[name]] for name in awake},
+                    {
+                        name: search.size(batches[0], cell.beams)
+                        for name, search in awake.items()
+                        if isinstance(search, BestBatch)
+                    },
                 )
             )
     return [outcome for outcome in outcomes if outcome.seconds]
@@ -238,7 +247,8 @@ def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
             spread = Spread(**row["seconds"]).scaled(1e3)
             lines.append(
                 [
-                    row["contestant"],
+                    row["contestant"]
+                    + (f", {row['batch_size']} at once" if (row["batch_size"] or 1) > 1 else ""),
                     digits(spread.median),
                     f"{digits(spread.low)} to {digits(spread.high)}",
                     digits(row["per_second"]),

@@ -12,7 +12,7 @@ from bench.timing import digits
 Row = Mapping[str, Any]
 
 _KEYS = ("tokens", "beams", "in_flight")
-_LABELS = {"tokens": "tokens of the prompt", "beams": "beams", "in_flight": "queries in flight"}
+_LABELS = {"tokens": "tokens", "beams": "beams", "in_flight": "in flight"}
 
 
 def draw(rows: Sequence[Row], out: Path, name: str) -> None:
@@ -29,8 +29,10 @@ def draw(rows: Sequence[Row], out: Path, name: str) -> None:
         for axis, key in zip(axes, along, strict=True):
             others = [other for other in _KEYS if other != key]
             _lines(axis, [r for r in rows if all(r[o] == first[o] for o in others)], key)
+            fixed = ", ".join(f"{first[other]} {_LABELS[other]}" for other in others)
+            axis.set_title(fixed, fontsize="medium")
         axes[0].set_ylabel("ms a query")
-        axes[0].legend(frameon=False, fontsize="small")
+        axes[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _bars(axis: Axes, rows: Sequence[Row]) -> None:

@@ -80,7 +80,7 @@ def test_above_capacity_latencies_include_the_queue(server: SlowServer, poisson:
 def test_below_capacity_there_is_no_queue(server: SlowServer) -> None:
     answered = open_loop(server.url, BODIES, 0.2 / SERVICE_S, 1, poisson=False)
     assert answered.outcomes == {"200": 10}
-    assert SERVICE_S < answered.percentile(50) < 5 * SERVICE_S
+    assert SERVICE_S < answered.percentile(50) < 15 * SERVICE_S
     assert 0 < answered.cpu_s < answered.wall_s
     assert server.bodies == BODIES * 5
 

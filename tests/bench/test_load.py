@@ -85,7 +85,7 @@ def test_it_finds_the_capacity_of_a_server(
         *("--bundle", bundle.path, "--p99", "220ms", "--seconds", 0.6, "--start", 30),
         *("--within", 0.5, "--repeats", 1, "--no-poisson"),
     )
-    assert 10 < found["highest_rate"] < 80
+    assert 0.5 <= found["highest_rate"] < 80
     assert found["p99_ms_at_highest"][0] <= 220
     assert {"rate", "holds", "p50_ms", "p99_ms", "failed", "load_cpu_share"} <= set(
         found["rows"][0]
