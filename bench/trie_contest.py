@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -239,16 +240,19 @@ def _on(
 
 
 def _turn(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of one call, from as many as make the clock trustworthy; and what the last gave."""
+    """The median seconds of a call, of as many as fit a turn; and what the last one gave.
+
+    The first call counts only where it fills the turn by itself.
+    """
     with torch.inference_mode():
         first, value = timed(work)
         if first >= _TURN_S:
             return first, value
-        total, calls = 0.0, 0
-        while calls == 0 or total < _TURN_S:
+        taken: list[float] = []
+        while not taken or sum(taken) < _TURN_S:
             seconds, value = timed(work)
-            total, calls = total + seconds, calls + 1
-    return total / calls, value
+            taken.append(seconds)
+    return median(taken), value
 
 
 def _means(seconds: Sequence[float], depth: int) -> list[float]:
