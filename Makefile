@@ -22,8 +22,12 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# All in short form; `sidrec bench --help` says what else they measure.
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m bench.engine
+	$(BIN)/sidrec bench engine --rounds 7
+	$(BIN)/sidrec bench trie --searches 3
+	$(BIN)/sidrec bench service --seconds 5 --rounds 2
+	$(BIN)/sidrec bench load --seconds 5
 
 clean:
 	rm -rf $(VENV) .sidrec bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

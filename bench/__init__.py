@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: `python -m bench.<name> --help`."""
+"""Measurements that anyone can repeat: `sidrec bench --help`."""

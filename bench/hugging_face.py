@@ -38,22 +38,32 @@ class HuggingFaceSearch:
         self._following = _following(self._sids, self._fill)
 
     @classmethod
-    def of(cls, bundle: Bundle) -> "HuggingFaceSearch":
-        """With the bundle's own model, in fp32."""
-        model = AutoModelForCausalLM.from_pretrained(bundle.model_path, dtype=torch.float32)
-        return cls(model.eval(), bundle)
+    def of(
+        cls, bundle: Bundle, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "HuggingFaceSearch":
+        """With the bundle's own model."""
+        model = AutoModelForCausalLM.from_pretrained(bundle.model_path, dtype=dtype)
+        return cls(model.to(device).eval(), bundle)
 
     def search(self, prompt_ids: Sequence[int], beams: int) -> list[Found]:
         """The best SIDs with their scores, best first."""
-        n = len(prompt_ids)
+        return self.search_batch([prompt_ids], beams)[0]
+
+    def search_batch(self, prompts: Sequence[Sequence[int]], beams: int) -> list[list[Found]]:
+        """The best SIDs of each prompt, all in one call of `generate`."""
+        n = max(map(len, prompts))
+        # Padding stands on the left, so that all continue at the same place.
+        lacking = [n - len(prompt) for prompt in prompts]
+        ids = [[self._fill] * k + list(p) for k, p in zip(lacking, prompts, strict=True)]
+        mask = [[0] * k + [1] * (n - k) for k in lacking]
 
         def allowed(_: int, ids: Tensor) -> list[int]:
             written = ids[n:].tolist()
             return [self._fill] if self._fill in written else self._following[tuple(written)]
 
         output = self._model.generate(
-            torch.tensor([list(prompt_ids)]),
-            attention_mask=torch.ones(1, n, dtype=torch.long),
+            torch.tensor(ids, device=self._model.device),
+            attention_mask=torch.tensor(mask, device=self._model.device),
             num_beams=beams,
             num_return_sequences=beams,
             max_new_tokens=self._depth,
@@ -66,10 +76,15 @@ class HuggingFaceSearch:
             output_scores=True,
         )
         sequences, scores = output.sequences[:, n:].tolist(), output.sequences_scores.tolist()
-        return [
+        found = [
             (self._sids[tuple(token for token in sequence if token != self._fill)], score)
-            for sequence, score in zip(sequences, scores, strict=True)
             if score > _DEAD
+            else None
+            for sequence, score in zip(sequences, scores, strict=True)
+        ]
+        return [
+            [one for one in found[start : start + beams] if one is not None]
+            for start in range(0, len(found), beams)
         ]
 
 

@@ -3,11 +3,8 @@
 Every user's clicks but the last go in through `POST /v1/events`; then recommendations are asked
 for a sample of the users, from the history that the service keeps. Checked: every item is real,
 none comes twice, always k of them. Printed: HR@10 over HTTP beside the popularity baseline.
-
-    python -m bench.replay --items ITEMS.jsonl.gz --sequences SEQUENCES.jsonl.gz
 """
 
-import argparse
 import asyncio
 import random
 import sys
@@ -16,13 +13,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import httpx
-from rich.console import Console
+import typer
 from rich.progress import Progress
-from rich.table import Table
 
+from bench.report import print_table
 from model_store.catalogue import read_json_lines
 
 T = TypeVar("T")
@@ -125,54 +122,54 @@ def hit_rate(lists: Iterable[tuple[Sequence[str], str]]) -> float:
     return sum(hits) / len(hits)
 
 
-async def replay(options: argparse.Namespace) -> int:
-    catalogue = {row["item_id"] for row in read_json_lines(options.items)}
-    rows = read_json_lines(options.sequences)
-    users = [User(r["user_id"], r["sequence"][:-1], r["sequence"][-1]) for r in rows]
-    counts = Counter(item for user in users for item in user.history)
+def replay(
+    items: Annotated[Path, typer.Option(help="JSON lines with item_id.")],
+    sequences: Annotated[Path, typer.Option(help="JSON lines with user_id and sequence.")],
+    url: Annotated[str, typer.Option(help="The service.")] = "http://127.0.0.1:8000",
+    users: Annotated[int, typer.Option(min=1, help="Users to ask for.")] = 2000,
+    k: Annotated[int, typer.Option(min=1, help="Items of an answer.")] = 10,
+    at_once: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Events of a request.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the sample of users.")] = 20,
+) -> None:
+    """Real users against a running service: how often it is right."""
+    catalogue = {row["item_id"] for row in read_json_lines(items)}
+    rows = read_json_lines(sequences)
+    everyone = [User(r["user_id"], r["sequence"][:-1], r["sequence"][-1]) for r in rows]
+    counts = Counter(item for user in everyone for item in user.history)
     popular = [item for item, _ in counts.most_common(10)]
-    sample = random.Random(options.seed).sample(users, min(options.users, len(users)))
-    async with httpx.AsyncClient(base_url=options.url, timeout=60) as client:
-        started = time.perf_counter()
-        accepted = await send(client, users, options.batch)
-        sent = time.perf_counter() - started
-        started = time.perf_counter()
-        answers = await ask(client, sample, options.k, options.at_once)
-        asked = time.perf_counter() - started
-    wrong = faults(answers, catalogue, options.k)
+    sample = random.Random(seed).sample(everyone, min(users, len(everyone)))
+
+    async def run() -> tuple[float, int, float, dict[str, Answer]]:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            started = time.perf_counter()
+            accepted = await send(client, everyone, batch)
+            sent = time.perf_counter() - started
+            started = time.perf_counter()
+            answers = await ask(client, sample, k, at_once)
+            return sent, accepted, time.perf_counter() - started, answers
+
+    sent, accepted, asked, answers = asyncio.run(run())
+    wrong = faults(answers, catalogue, k)
     model = hit_rate((answers[user.user_id].items, user.target) for user in sample)
     baseline = hit_rate((popular, user.target) for user in sample)
     latencies = sorted(answer.seconds for answer in answers.values())
-
-    table = Table(title=f"{len(sample):,} users over HTTP, k = {options.k}", show_header=False)
-    table.add_row("events accepted", f"{accepted:,} in {sent:.1f} s")
-    table.add_row("answers by source", str(dict(Counter(a.source for a in answers.values()))))
-    table.add_row("answers per second", f"{len(sample) / asked:.1f} at {options.at_once} at once")
-    table.add_row("median latency", f"{latencies[len(latencies) // 2] * 1e3:.1f} ms")
-    table.add_row("HR@10 of the service", f"{model:.4f}")
-    table.add_row("HR@10 of popularity", f"{baseline:.4f}")
-    table.add_row("ratio", f"{model / baseline:.1f}" if baseline else "popularity hits nothing")
-    table.add_row("answers at fault", str(len(wrong)))
-    Console().print(table)
+    sources = dict(Counter(answer.source for answer in answers.values()))
+    print_table(
+        f"{len(sample):,} users over HTTP, k = {k}",
+        ("", ""),
+        [
+            ["events accepted", f"{accepted:,} in {sent:.1f} s"],
+            ["answers by source", str(sources)],
+            ["answers per second", f"{len(sample) / asked:.1f} at {at_once} at once"],
+            ["median latency", f"{latencies[len(latencies) // 2] * 1e3:.1f} ms"],
+            ["HR@10 of the service", f"{model:.4f}"],
+            ["HR@10 of popularity", f"{baseline:.4f}"],
+            ["ratio", f"{model / baseline:.1f}" if baseline else "popularity hits nothing"],
+            ["answers at fault", str(len(wrong))],
+        ],
+    )
     for line in wrong[:20]:
         print(line, file=sys.stderr)
-    return 1 if wrong else 0
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
-    parser.add_argument("--items", type=Path, required=True)
-    parser.add_argument("--sequences", type=Path, required=True)
-    parser.add_argument("--users", type=int, default=2000, help="users to ask for")
-    parser.add_argument("--k", type=int, default=10)
-    parser.add_argument("--at-once", type=int, default=16)
-    parser.add_argument("--batch", type=int, default=1000, help="events per request")
-    parser.add_argument("--seed", type=int, default=20)
-    return asyncio.run(replay(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    if wrong:
+        raise typer.Exit(1)

@@ -69,6 +69,22 @@ def build(
     typer.echo(path)
 
 
+@cli.command(
+    add_help_option=False,  # bench has commands and a help of its own
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def bench(context: typer.Context) -> None:
+    """Measure: engine, trie, service, load."""
+    # What measuring needs and serving does not is imported there.
+    try:
+        from bench.cli import app
+
+        app(context.args, prog_name="sidrec bench")
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        _fail([f"{package} is missing: pip install 'sidrec[bench]'"], 1)
+
+
 @cli.command()
 def settings() -> None:
     """Print every setting as a Markdown table."""
@@ -86,3 +102,7 @@ def _fail(lines: list[str], code: int) -> NoReturn:
     for line in lines:
         typer.echo(line, err=True)
     raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

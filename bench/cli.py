@@ -1,0 +1,25 @@
+"""`sidrec bench …`: every benchmark is a command, and its function's signature its options."""
+
+import typer
+
+from bench.engine import engine
+from bench.load import load
+from bench.replay import replay
+from bench.service import service
+from bench.trie import trie
+from bench.vllm_profile import vllm_profile
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def commands() -> None:
+    """Measurements that anyone can repeat: each prints a table, writes JSON and draws a plot."""
+
+
+app.command()(engine)
+app.command()(trie)
+app.command()(service)
+app.command()(load)
+app.command()(replay)
+app.command("vllm-profile")(vllm_profile)

@@ -1,0 +1,155 @@
+"""Sends requests to a service: at a constant rate whatever it answers, or as fast as it answers.
+
+An open loop sends on schedule, and a latency counts from the moment at which the request was due.
+So a service that stalls is charged for everybody who would have come meanwhile; a closed loop,
+which waits for answers before it asks again, forgives that (coordinated omission).
+
+Why not a ready-made tool: locust's users wait for their answers, so its load is closed, and its
+paced variants fall behind when answers do; wrk is closed as well; wrk2, vegeta and k6 are open, but
+are no Python packages and run scripts of other languages.
+"""
+
+import asyncio
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import cycle
+from typing import ParamSpec, TypeVar
+
+import aiohttp
+import numpy as np
+
+from bench.timing import digits
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATH = "/v1/recommendations"
+_JSON = {"Content-Type": "application/json"}
+_TIMEOUT_S = 30.0
+_AHEAD_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What came back, and what sending cost.
+
+    seconds:  latencies of all requests, failed ones included
+    outcomes: how many got each status, or "error" without one; "popular" are those of status 200
+              that a fallback answered
+    wall_s:   from the first request to the last answer
+    cpu_s:    processor time of the sending process
+    lag_s:    how late the latest request was sent: a sender that cannot keep up measures itself
+    """
+
+    seconds: list[float]
+    outcomes: dict[str, int]
+    wall_s: float
+    cpu_s: float
+    lag_s: float = 0.0
+
+    @property
+    def failed(self) -> int:
+        """Requests without a model's answer: refused, failed, or answered by a fallback."""
+        return sum(count for outcome, count in self.outcomes.items() if outcome != "200")
+
+    @property
+    def per_second(self) -> float:
+        return self.outcomes.get("200", 0) / self.wall_s
+
+    def percentile(self, share: float) -> float:
+        """Seconds within which `share` percent of the requests had ended."""
+        return float(np.percentile(self.seconds, share))
+
+    def __str__(self) -> str:
+        p50, p99 = (digits(self.percentile(share) * 1e3) for share in (50, 99))
+        return f"p50 {p50} ms, p99 {p99} ms, {self.failed} of {len(self.seconds)} failed"
+
+
+def open_loop(
+    url: str,
+    bodies: Sequence[bytes],
+    rate: float,
+    seconds: float,
+    *,
+    poisson: bool = True,
+    seed: int = 0,
+) -> Answered:
+    """`rate` requests a second for `seconds`, evenly spaced or as a Poisson process."""
+    count = max(1, round(rate * seconds))
+    gaps = np.full(count, 1 / rate)
+    if poisson:
+        gaps = np.random.default_rng(seed).exponential(1 / rate, count)
+    due = (np.cumsum(gaps) - gaps[0]).tolist()
+
+    async def run(session: aiohttp.ClientSession) -> Answered:
+        seconds_taken: list[float] = []
+        outcomes: Counter[str] = Counter()
+        start, lag = time.perf_counter() + _AHEAD_S, 0.0
+
+        async def one(at: float, body: bytes) -> None:
+            outcomes[await _post(session, url, body)] += 1
+            seconds_taken.append(time.perf_counter() - at)
+
+        async with asyncio.TaskGroup() as group:
+            for moment, body in zip(due, cycle(bodies), strict=False):
+                at = start + moment
+                if (early := at - time.perf_counter()) > 0:
+                    await asyncio.sleep(early)
+                lag = max(lag, time.perf_counter() - at)
+                group.create_task(one(at, body))
+        wall = time.perf_counter() - start
+        return Answered(seconds_taken, dict(outcomes), wall, time.process_time() - cpu, lag)
+
+    cpu = time.process_time()
+    return asyncio.run(_with_session(run))
+
+
+def closed_loop(url: str, bodies: Sequence[bytes], in_flight: int, seconds: float) -> Answered:
+    """As many requests as get answers in `seconds`, `in_flight` at any time."""
+
+    async def run(session: aiohttp.ClientSession) -> Answered:
+        seconds_taken: list[float] = []
+        outcomes: Counter[str] = Counter()
+        start, left = time.perf_counter(), cycle(bodies)
+
+        async def caller() -> None:
+            while (at := time.perf_counter()) < start + seconds:
+                outcomes[await _post(session, url, next(left))] += 1
+                seconds_taken.append(time.perf_counter() - at)
+
+        await asyncio.gather(*(caller() for _ in range(in_flight)))
+        wall = time.perf_counter() - start
+        return Answered(seconds_taken, dict(outcomes), wall, time.process_time() - cpu)
+
+    cpu = time.process_time()
+    return asyncio.run(_with_session(run))
+
+
+def apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `work` returns in a fresh process, which shares no interpreter with what it loads."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(work, *args, **kwargs).result()
+
+
+async def _with_session(run: Callable[[aiohttp.ClientSession], Awaitable[T]]) -> T:
+    # No limit of connections: a request that waits for one would not be on the wire when due.
+    connections = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    async with aiohttp.ClientSession(connector=connections, timeout=timeout) as session:
+        return await run(session)
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> str:
+    try:
+        async with session.post(url + PATH, data=body, headers=_JSON) as answer:
+            content = await answer.read()
+            if answer.status == 200 and b'"source":"popular"' in content:
+                return "popular"
+            return str(answer.status)
+    except (aiohttp.ClientError, TimeoutError):
+        return "error"
