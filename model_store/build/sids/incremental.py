@@ -42,6 +42,8 @@ def add_items(bundle: Bundle, items: Sequence[Mapping[str, Any]]) -> Added:
     Raises `BuildError` for a bundle without a quantizer of its own levels, and `BundleError` with
     one line for each item without an id or a text, or with the id of another.
     """
+    if not (bundle.path / "quantizer").is_dir():
+        raise BuildError(f"{bundle.path} has no quantizer that could give an item its SID")
     quantizer = Quantizer.load(bundle.path / "quantizer")
     _check_levels(bundle, quantizer)
     texts = quantizer.texts(items)

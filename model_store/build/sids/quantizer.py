@@ -3,8 +3,8 @@
 quantizer.json          kinds and settings: embedder, quantizer, the attributes that are read, …
 quantizer.safetensors   codebooks, layers, word weights, reference errors
 
-No torch, unless the embedder is a Hugging Face encoder; never a pickle. The encoder itself is not
-kept, only its name or folder.
+Numpy does the work, whatever the codebooks were learnt with; there is never a pickle. A Hugging
+Face encoder is not kept itself, only its name or folder.
 """
 
 import json

@@ -1,6 +1,6 @@
 """How good the SIDs of a catalogue are: use of the codebooks, collisions, what prefixes mean."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -131,7 +131,7 @@ def _level(codes: Codes, level: int, size: int, attribute: Sequence[object] | No
     )
 
 
-def purity(groups: np.ndarray, attribute: Sequence[object]) -> float | None:
+def purity(groups: np.ndarray, attribute: Iterable[object]) -> float | None:
     """Share of the items whose attribute is the commonest of their group, over groups of two
     items or more; None if there is no such group. Both have shape (items,)."""
     _, kind = np.unique([str(value) for value in attribute], return_inverse=True)

@@ -62,7 +62,7 @@ class ResidualQuantizer:
         residual = _perceptron(vectors, self.encoder) - self._latent(codes[:, :-1])
         book = self.codebooks[-1]
         distances = (residual**2).sum(1, keepdims=True) + _distances(residual, book)
-        return np.maximum(distances, np.float32(0))
+        return np.asarray(np.maximum(distances, 0), np.float32)
 
     def _latent(self, codes: Codes) -> Vectors:
         """The sum of the centres (n, latent dimensions)."""

@@ -117,7 +117,8 @@ class RqVaeModel(nn.Module):
         commitment = latent.new_zeros(())
         if quantised:
             latent, commitment = self.codebooks(latent, generator)
-        return nn.functional.mse_loss(self.decoder(latent), inputs) + self.commitment * commitment
+        reconstruction = nn.functional.mse_loss(self.decoder(latent), inputs)
+        return torch.add(reconstruction, commitment, alpha=self.commitment)
 
     def latent(self, vectors: Tensor) -> Tensor:
         """What is quantised: (B, D) to (B, latent dimensions)."""
