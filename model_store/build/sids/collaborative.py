@@ -40,8 +40,13 @@ class Joint:
     def fit(
         cls, text: Vectors, clicks: Vectors, settings: Collaborative, learn: np.ndarray
     ) -> "Joint":
-        """Learns from the rows `learn` that have a click vector how a text predicts one."""
+        """Learns from the rows `learn` that have a click vector how a text predicts one.
+
+        Raises `BuildError` if there are none.
+        """
         known = np.flatnonzero(learn & clicks.any(1))
+        if not len(known):
+            raise BuildError("sids.collaborative: no item to learn from is clicked with another")
         ridge = Ridge().fit(text[known], clicks[known])
         return cls(
             np.ascontiguousarray(ridge.coef_.T, np.float32),

@@ -28,7 +28,16 @@ def cluster(
     points: Vectors, size: int, restarts: int, seed: int
 ) -> tuple[Vectors, np.ndarray[tuple[int], np.dtype[np.int64]]]:
     """K-means with at most `size` centres, and the centre of each point."""
-    distinct = len(np.unique(points, axis=0))
-    kmeans = KMeans(min(size, distinct), n_init=restarts, random_state=seed)
+    kmeans = KMeans(_distinct(points, size), n_init=restarts, random_state=seed)
     nearest = kmeans.fit_predict(points)
     return kmeans.cluster_centers_.astype(np.float32), nearest.astype(np.int64)
+
+
+def _distinct(points: Vectors, enough: int) -> int:
+    """How many points differ; stops counting at `enough`, which mostly takes as many rows."""
+    seen: set[bytes] = set()
+    for point in points:
+        seen.add(point.tobytes())
+        if len(seen) == enough:
+            break
+    return len(seen)

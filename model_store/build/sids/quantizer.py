@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from model_store.build.embed import Embedder, Vectors, load_embedder
 from model_store.build.sids.collaborative import Joint
@@ -80,7 +80,7 @@ class Quantizer:
             tensors |= {"joint.slope": self.joint.slope, "joint.intercept": self.joint.intercept}
         if self.reference is not None:
             tensors["reference"] = self.reference
-        save_file(tensors, str(folder / TENSORS))
+        (folder / TENSORS).write_bytes(save(tensors))
         (folder / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
 
     def texts(self, items: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -106,8 +106,8 @@ def sid_table(report: SidReport, title: str) -> Table:
 def _caption(report: SidReport) -> str:
     lines = [
         f"{report.items:,} items, {report.distinct:,} SIDs;"
-        f" {report.colliding:.2%} of the items share theirs"
-        + ("" if report.before is None else f", {report.before:.2%} of the codes"),
+        f" {report.colliding:.2%} of the items share one"
+        + ("" if report.before is None else f" ({report.before:.2%} before it was resolved)"),
         f"{report.extra:.2%} of the items have the extra token",
     ]
     if report.error is not None:

@@ -6,6 +6,7 @@ moving averages, the optimiser and the one random generator that everything is d
 """
 
 import hashlib
+import io
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -111,7 +112,10 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
         }
-        torch.save(state, path.with_suffix(".part"))
+        # By way of memory: on a full disk torch would raise a RuntimeError, the file an OSError.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        path.with_suffix(".part").write_bytes(buffer.getbuffer())
         os.replace(path.with_suffix(".part"), path)
 
     def resume(self, path: Path) -> None:

@@ -53,6 +53,7 @@ def _use(axes: Any, report: SidReport, codes: Codes) -> None:
     axes.axhline(1, color="grey", linewidth=0.6)
     axes.set(title="use of the codes", xlabel="codes, most used first", ylabel="times the mean")
     axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
 
 

@@ -147,6 +147,7 @@ def _complain(
         raise BuildError(f"no item has {' or '.join(settings.text)}: SIDs are made of text")
     if silent:
         console.print(
-            f"[yellow]{len(silent):,} items have no {' or '.join(settings.text)}, and SIDs that say"
-            f" nothing: {', '.join(silent[:5])}{' …' if len(silent) > 5 else ''}"
+            f"[yellow]without {' or '.join(settings.text)}, so that their SIDs say nothing:"
+            f" {len(silent):,} of {len(items):,} items,"
+            f" {', '.join(silent[:5])}{' …' if len(silent) > 5 else ''}"
         )

@@ -100,7 +100,7 @@ def test_items_without_text_are_named_and_get_a_sid(
     items[7] |= {"title": None}
     settings = Sids(levels=2, codes=8)
     make_sids(settings, items, [], tmp_path)
-    assert "1 items have no title" in capsys.readouterr().out
+    assert "1 of 50 items, p00007" in capsys.readouterr().out
     assert items[7]["sid"]
     with pytest.raises(BuildError, match=r"no item has brandname"):
         make_sids(settings.model_copy(update={"text": ("brandname",)}), items, [], tmp_path)
