@@ -46,6 +46,7 @@ def add(
     )
     if added.drift is not None:
         console.print(added.drift.table())
+        console.print(added.drift.advice)
     elif added.known < len(added.items):
         console.print("drift is not known: the quantizer keeps no reference errors")
 

@@ -74,7 +74,7 @@ class Drift:
         return asdict(self) | {"retrain": self.retrain}
 
     def table(self) -> Table:
-        table = Table("", "new", "catalogue", title="reconstruction error", caption=self.advice)
+        table = Table("", "new", "catalogue", title="reconstruction error")
         table.add_row("items", f"{self.new_items:,}", f"{self.reference_items:,}")
         table.add_row("median", f"{self.new_median:.4f}", f"{self.reference_median:.4f}")
         table.add_row(f"above {self.limit:.4f}", f"{self.above:.1%}", f"{1 - _QUANTILE:.0%}")
