@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from model_store.build.sids.config import Sids
 from model_store.build.train import ModelShape, Schedule
 from model_store.errors import BuildError
 from model_store.prompt import PromptTemplate
@@ -45,16 +46,6 @@ class Split(_Part):
 
     kind: Literal["users", "leave-one-out"] = "leave-one-out"
     share: float = Field(default=0.2, gt=0, lt=1)
-
-
-class Sids(_Part):
-    """SIDs by residual k-means over text embeddings; collisions get the extra token."""
-
-    text: tuple[str, ...] = ("title",)
-    dimensions: int = 96
-    levels: int = 4
-    codes: int = 256
-    seed: int = 20
 
 
 class BuildConfig(_Part):

@@ -1,7 +1,7 @@
 """From a configuration to a published bundle, step by step.
 
 1. data       items and click sequences                     shop.py, or files
-2. SIDs       text → embedding → residual quantisation      embed.py, quantize.py
+2. SIDs       text → embedding → residual quantisation      embed/, sids/
 3. split      what is trained on, what is asked afterwards
 4. training   prompts → a small model from scratch          dataset.py, train.py
 5. evaluation HR and NDCG beside the baselines              evaluate.py
@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from model_store.build.config import BuildConfig, FileData, Sids
+from model_store.build.config import BuildConfig, FileData
 from model_store.build.dataset import NextItemEncoder, UserSequence
-from model_store.build.embed import TextEmbedder
 from model_store.build.evaluate import (
     Case,
     Ranker,
@@ -29,20 +28,15 @@ from model_store.build.evaluate import (
     popularity,
     popularity_ranker,
 )
-from model_store.build.quantize import (
-    ResidualQuantizer,
-    resolve_collisions,
-    save_quantizer,
-    spec_for,
-)
 from model_store.build.shop import generate_shop
+from model_store.build.sids import make_sids
 from model_store.build.tokenizer import train_tokenizer
 from model_store.build.train import train
 from model_store.bundle import Bundle
 from model_store.catalogue import read_json_lines
 from model_store.errors import BuildError
 from model_store.report import metrics_table
-from model_store.sid import SidSpec, infer_spec
+from model_store.sid import infer_spec
 from model_store.store import Store, create_bundle
 
 RankerFor = Callable[[Bundle], Ranker]
@@ -73,7 +67,10 @@ def build(config: BuildConfig, store: Store, work: Path, ranker_for: RankerFor) 
     counts = popularity(split.learn, len(items))
     for item, count in zip(items, counts, strict=True):
         item["popularity"] = int(count)
-    spec = _sids(config.sids, items, work) if config.sids else infer_spec(i["sid"] for i in items)
+    if config.sids:
+        spec = make_sids(config.sids, items, [user.items for user in split.learn], work)
+    else:
+        spec = infer_spec(item["sid"] for item in items)
     console.print(
         f"{len(items):,} items, {len({i['sid'] for i in items}):,} SIDs,"
         f" {len(split.learn):,} users to learn from, {len(split.cases):,} to be asked"
@@ -131,24 +128,6 @@ def _split(config: BuildConfig, sequences: Sequence[UserSequence]) -> Split:
     chosen = np.random.default_rng(config.train.seed).random(len(usable)) < config.split.share
     learn = [s for s, out in zip(usable, chosen, strict=True) if not out]
     return Split(learn, [case for case, out in zip(cases, chosen, strict=True) if out])
-
-
-def _sids(config: Sids, items: list[Row], work: Path) -> SidSpec:
-    """Gives every item a SID, and keeps what gives one to a later item."""
-    texts = [" ".join(str(item.get(name) or "") for name in config.text) for item in items]
-    embedder = TextEmbedder.fit(texts, dimensions=config.dimensions, seed=config.seed)
-    vectors = embedder.embed(texts)
-    quantizer = ResidualQuantizer.fit(
-        vectors, levels=config.levels, codes=config.codes, seed=config.seed
-    )
-    codes, _ = quantizer.encode(vectors)
-    weight = np.array([item["popularity"] for item in items], np.float64)
-    codes = resolve_collisions(codes, weight)
-    spec = spec_for(codes, [len(book) for book in quantizer.codebooks])
-    for item, sid in zip(items, spec.texts(codes[:, : spec.depth]).to_pylist(), strict=True):
-        item["sid"] = sid
-    save_quantizer(work / "quantizer", embedder, quantizer, config.text)
-    return spec
 
 
 def _texts(config: BuildConfig, items: Sequence[Row]) -> list[str]:

@@ -4,17 +4,16 @@ The small offline default. Latin words and Chinese characters, single and in pai
 a fixed number of columns, so that a text with unseen words still has a vector.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_matrix
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.preprocessing import normalize
 
-Vectors = npt.NDArray[np.float32]
+from model_store.build.embed.base import Vectors
 
 _WORD = r"(?u)[a-z0-9]+(?:\.[0-9]+)?|[\u4e00-\u9fff]"
 
@@ -42,6 +41,12 @@ class TextEmbedder:
         """Unit vectors, shape (texts, dimensions); zero for a text without a word."""
         weighted = _weighted(_counts(texts, len(self.idf)), self.idf)
         return np.asarray(normalize(weighted @ self.components), np.float32)
+
+    def about(self) -> Mapping[str, str]:
+        return {"embedder": "tfidf-svd"}
+
+    def tensors(self) -> Mapping[str, Vectors]:
+        return {"idf": self.idf, "components": self.components}
 
 
 def _counts(texts: Sequence[str], features: int) -> csr_matrix:
