@@ -108,13 +108,13 @@ def _walks(trie: Trie, codes: int, width: int, searches: int) -> list[State]:
     for _ in range(searches):
         beams = Beams.start(1, torch.device("cpu"))
         for depth in range(trie.depth):
-            shape = (beams.node.shape[1], codes)
+            shape = (len(beams), codes)
             logp = torch.randn(shape, generator=generator).log_softmax(dim=1)
-            first, _ = trie.rows(depth, beams.node[0])
+            first, _ = trie.rows(depth, beams.node)
             prefixes = trie.codes[first.long(), :depth].long()
-            states.append(State(Step(depth, prefixes, beams.score[0], logp, width), beams))
-            row, kept = torch.arange(shape[0])[None], torch.tensor([width])
-            beams = advance(trie, depth, beams, logp, row, kept, everything)
+            states.append(State(Step(depth, prefixes, beams.score, logp, width), beams))
+            row = torch.arange(len(beams))
+            beams = advance(trie, depth, beams, logp, row, [width], everything)
     return states
 
 
@@ -133,19 +133,19 @@ def _contest(
 
     def ours(state: State) -> tuple[float, Best]:
         step, beams = state.step, state.beams
-        row, kept = torch.arange(len(step.logp))[None], torch.tensor([width])
+        row = torch.arange(len(step.logp))
         seconds, found = _turn(
-            lambda: advance(trie, step.depth, beams, step.logp, row, kept, everything)
+            lambda: advance(trie, step.depth, beams, step.logp, row, [width], everything)
         )
-        return seconds, named(step, (found.score[0], found.parent[0], found.code[0]))
+        return seconds, named(step, (found.score, found.parent, found.code))
 
     def children(state: State) -> tuple[float, int]:
-        node = state.beams.node[0]
+        node = state.beams.node
         seconds, below = _turn(lambda: trie.children(state.step.depth, node))
         return seconds, len(below.node)
 
     def bare(state: State) -> tuple[float, None]:
-        count = len(trie.children(state.step.depth, state.beams.node[0]).node)
+        count = len(trie.children(state.step.depth, state.beams.node).node)
         score, gain = torch.randn(count), torch.randn(count)
         return _turn(lambda: (score + gain).topk(min(width, count)))[0], None
 
@@ -206,11 +206,9 @@ def _consult(trie: Trie, sets: PrefixSets, states: Sequence[State]) -> dict[str,
     for state in states[: _ORACLE_WALKS * trie.depth]:
         step = state.step
         seconds, found = timed(partial(sets.step, step))
-        row, kept = torch.arange(len(step.logp))[None], torch.tensor([step.width])
-        ours = advance(trie, step.depth, state.beams, step.logp, row, kept, everything)
-        compare(
-            ORACLE, named(step, found), named(step, (ours.score[0], ours.parent[0], ours.code[0]))
-        )
+        row = torch.arange(len(step.logp))
+        ours = advance(trie, step.depth, state.beams, step.logp, row, [step.width], everything)
+        compare(ORACLE, named(step, found), named(step, (ours.score, ours.parent, ours.code)))
         taken.append(seconds)
     spread = Spread.of(_means(taken, trie.depth))
     return {
