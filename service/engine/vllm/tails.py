@@ -55,6 +55,10 @@ class PromptTails(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
         # Models that keep keys and values of several kinds compute their tails as vLLM does.
         self._block = groups[0].kv_cache_spec.block_size if len(groups) == 1 else None
         self._blocks = kv_cache_config.num_blocks
+        # Room for one request of any length must be left, or nothing would go on; and vLLM keeps
+        # one block for itself.
+        longest = -(-vllm_config.model_config.max_model_len // (self._block or 1))
+        self._may_keep = self._blocks - 1 - longest
         self._kept: dict[str, _Kept] = {}
         self._plan = Copies()
         self._caches: list[Tensor] = []
@@ -89,14 +93,14 @@ class PromptTails(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]
     def request_finished_all_groups(
         self, request: Any, block_ids: tuple[list[int], ...]
     ) -> tuple[bool, dict[str, Any] | None]:
-        """Keeps the blocks of a prompt, unless kept ones would leave little for the rest."""
+        """Keeps the blocks of a prompt, unless kept ones would leave too few for the rest."""
         tokens, held = request.num_prompt_tokens, sum(kept.blocks for kept in self._kept.values())
         keep = (
             _prompt(request) == request.request_id
             and request.status != RequestStatus.FINISHED_ABORTED
             and self._block is not None
             and tokens % self._block > 0
-            and held + len(block_ids[0]) <= self._blocks // 2
+            and held + len(block_ids[0]) <= self._may_keep
         )
         if keep:
             blocks = -(-tokens // self._block)
