@@ -66,12 +66,11 @@ def frontier(
 
 
 def _all_in_one(trie: Trie, level: Level, spare: int) -> bool:
-    """Whether one pass over all levels is cheaper than one for each, exclusions aside."""
+    """Whether asking about all levels now costs less than asking again, exclusions aside."""
     if level.depth + 1 == trie.depth or len(level) == 0:
         return False
     rows = [int(count.sum()) for count in trie.growing(level.depth, level.node)][1:]
-    idle = sum(max(0, count - len(level)) for count in rows)
-    return idle <= spare * sum(count > 0 for count in rows)
+    return sum(max(0, count - len(level)) for count in rows) <= spare
 
 
 def _below(trie: Trie, above: Level, eligible: EligibilityBatch) -> Level:
