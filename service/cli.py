@@ -10,6 +10,7 @@ import typer
 from model_store.cli import app as bundle_commands
 from model_store.errors import BundleError, ModelStoreError
 from model_store.store import Store
+from model_store.store_cli import app as store_commands
 from service.server import StartFailed, run
 from service.settings import Settings, SettingsInvalid, load_settings, settings_table
 
@@ -19,6 +20,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 cli.add_typer(bundle_commands, name="bundle")
+cli.add_typer(store_commands, name="store")
 
 
 def main() -> None:
