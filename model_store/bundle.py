@@ -4,6 +4,7 @@
     model/             Hugging Face layout: config.json, *.safetensors, tokenizer.json
     catalogue.parquet  the items, in the order of their SIDs
     quantizer/         optional: how a new item gets its SID
+    report/            optional: how good the model was found to be, for people
 
 Loading checks all of it and reports every problem found, one line each; a bundle with a problem
 is never served. Pickles are refused, because loading one runs it.

@@ -22,7 +22,7 @@ CLAIMS = "claims"
 CACHE = Path.home() / ".cache" / "sidrec"
 
 
-class RemoteStore(Versions):
+class RemoteStore(Versions[str]):
     """Versions of bundles below an fsspec address. `cache` receives what is fetched."""
 
     def __init__(self, address: str, cache: Path = CACHE) -> None:
@@ -37,7 +37,6 @@ class RemoteStore(Versions):
         self._cache = cache / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:12]
 
     def publish(self, manifest: Manifest, fill: Callable[[Path], None]) -> str:
-        """Adds the next version and returns its address; see `Store.publish`."""
         local = Path(mkdtemp(prefix="sidrec-publish-"))
         try:
             fill(local)
@@ -55,15 +54,9 @@ class RemoteStore(Versions):
         return self.locate(manifest.name, version)
 
     def locate(self, name: str, version: int) -> str:
-        """The address of a version."""
         return f"{self.address.rstrip('/')}/{name}/{version}"
 
     def fetch(self, reference: str) -> Path:
-        """A local folder with the bundle of a reference such as `shop@champion`, checked.
-
-        Downloads what the cache lacks. Raises `StoreError`, or `BundleError` where what came is
-        not what was published.
-        """
         name, version = self.resolve(reference)
         folder = self._cache / name / str(version)
         if (folder / MANIFEST).is_file() and not validate(folder):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
@@ -36,7 +36,7 @@ from model_store.catalogue import Catalogue, check_items, read_json_lines
 from model_store.errors import BundleError
 from model_store.prompt import PromptTemplate
 from model_store.sid import infer_spec
-from model_store.versions import Versions
+from model_store.versions import Location, Versions
 
 _MODEL_FILES = (
     "config.json",
@@ -48,16 +48,7 @@ _ABANDONED_S = 24 * 3600
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-Location = TypeVar("Location", covariant=True)
-
-
-class Publisher(Protocol[Location]):
-    """What bundles can be published into; says where a bundle went."""
-
-    def publish(self, manifest: Manifest, fill: Callable[[Path], None]) -> Location: ...
-
-
-class Store(Versions):
+class Store(Versions[Path]):
     """Versions of bundles below one local folder."""
 
     def __init__(self, root: str | Path) -> None:
@@ -67,16 +58,12 @@ class Store(Versions):
     def path(self, name: str, version: int) -> Path:
         return self.root / name / str(version)
 
+    locate = path
+
     def fetch(self, reference: str) -> Path:
-        """The folder of a reference such as `shop@champion`. Raises `StoreError`."""
         return self.path(*self.resolve(reference))
 
     def publish(self, manifest: Manifest, fill: Callable[[Path], None]) -> Path:
-        """Adds the next version of `manifest.name`: `fill` writes its files into a folder.
-
-        The manifest is completed (version, checksums) and written last, the whole is validated,
-        and only then gets its number. Raises `BundleError` and leaves nothing behind otherwise.
-        """
         self.root.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=self.root))
         try:
@@ -155,7 +142,7 @@ def stage(folder: Path, manifest: Manifest, version: int) -> None:
 
 
 def create_bundle(
-    store: Publisher[Location],
+    store: Versions[Location],
     *,
     name: str,
     model: Path,
@@ -164,6 +151,7 @@ def create_bundle(
     quantizer: Path | None = None,
     training: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
+    report: Path | None = None,
 ) -> Location:
     """Makes a bundle from a model folder in the Hugging Face layout and an items file.
 
@@ -188,6 +176,8 @@ def create_bundle(
         catalogue.write(folder / CATALOGUE)
         if quantizer is not None:
             shutil.copytree(quantizer, folder / "quantizer")
+        if report is not None:
+            shutil.copytree(report, folder / "report")
 
     try:
         manifest = Manifest(

@@ -6,16 +6,18 @@ between. This module moves names only; how a bundle gets in and out stands in `s
 """
 
 import re
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from typing import Literal
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
 from uuid import uuid4
 
 from fsspec import AbstractFileSystem
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from model_store.bundle import MANIFEST
+from model_store.bundle import MANIFEST, Manifest
 from model_store.errors import StoreError
 
 CHAMPION = "champion"
@@ -62,12 +64,35 @@ class Alias(BaseModel):
         return Alias(history=(*self.history, step))
 
 
-class Versions:
+Location = TypeVar("Location")
+
+
+class Versions(ABC, Generic[Location]):
     """The names, versions and aliases below the folder `root` of a file system."""
 
     def __init__(self, files: AbstractFileSystem, root: str) -> None:
         self._files = files
         self._root = root.rstrip("/")
+
+    @abstractmethod
+    def publish(self, manifest: Manifest, fill: Callable[[Path], None]) -> Location:
+        """Adds the next version of `manifest.name` and says where it is: `fill` writes its files
+        into a folder.
+
+        The manifest is completed (version, checksums) and written last, the whole is validated,
+        and only then appears. Raises `BundleError` and leaves nothing visible otherwise.
+        """
+
+    @abstractmethod
+    def locate(self, name: str, version: int) -> Location:
+        """Where a version is, or would be."""
+
+    @abstractmethod
+    def fetch(self, reference: str) -> Path:
+        """A local folder with the bundle of a reference such as `shop@champion`.
+
+        Raises `StoreError` where there is none, `BundleError` where it does not arrive whole.
+        """
 
     def names(self) -> list[str]:
         """Bundles of which there is a complete version."""
@@ -77,6 +102,14 @@ class Versions:
         """Complete versions of a bundle, ascending."""
         numbers = sorted(int(entry) for entry in self._entries(name) if entry.isdecimal())
         return [n for n in numbers if self._files.exists(self._at(name, str(n), MANIFEST))]
+
+    def manifest(self, name: str, version: int) -> Manifest:
+        """The manifest of a version. Raises `StoreError` where there is none that can be read."""
+        path = self._at(name, str(version), MANIFEST)
+        try:
+            return Manifest.model_validate_json(self._files.cat_file(path))
+        except (FileNotFoundError, ValidationError) as error:
+            raise StoreError(f"{path}: {error}") from error
 
     def aliases(self, name: str) -> dict[str, Alias]:
         """Every alias of a bundle. Raises `StoreError` for one that cannot be read."""
