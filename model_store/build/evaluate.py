@@ -84,12 +84,6 @@ def by_bucket(
     }
 
 
-def compare(rankers: Mapping[str, Ranker], cases: Sequence[Case]) -> dict[str, dict[str, float]]:
-    """The metrics of each ranker over the same cases."""
-    targets = [case.target for case in cases]
-    return {name: metrics(ranker(cases), targets) for name, ranker in rankers.items()}
-
-
 def popularity(sequences: Sequence[UserSequence], n_items: int) -> npt.NDArray[np.int64]:
     """How often each row occurs: (items,)."""
     rows = [row for user in sequences for row in user.items]
