@@ -124,8 +124,8 @@ def _difference(found: Difference, old: str, new: str) -> Iterator[Table]:
     yield items
     if found.settings:
         yield _sides("SID spec and prompt", old, new, found.settings)
-    if found.metrics:
-        yield _sides("metrics", old, new, found.metrics)
+    if changed := {name: pair for name, pair in found.metrics.items() if pair[0] != pair[1]}:
+        yield _sides("metrics that changed", old, new, changed)
 
 
 def _sides(title: str, old: str, new: str, rows: dict[str, tuple[Any, Any]]) -> Table:

@@ -57,7 +57,11 @@ def _judge(rule: Rule, model: str, metrics: Metrics, champion: Metrics | None) -
     holds = ours >= needed
     sign = "≥" if holds else "<"
     margin = f" × {1 + rule.margin:g}" if rule.margin else ""
-    return holds, f"{rule.metric} {ours:.4f} {sign} {needed:.4f} ({rule.against}{margin})"
+    digits = 4  # or as many as it takes to see a difference
+    while digits < 16 and ours != needed and f"{ours:.{digits}f}" == f"{needed:.{digits}f}":
+        digits += 1
+    left, right = f"{ours:.{digits}f}", f"{needed:.{digits}f}"
+    return holds, f"{rule.metric} {left} {sign} {right} ({rule.against}{margin})"
 
 
 def _measured(metrics: Mapping[str, Any], ranker: str, metric: str) -> float:

@@ -14,6 +14,7 @@ METRICS = {"shop model": {"NDCG@10": 0.10}, "co-occurrence": {"NDCG@10": 0.08}}
         (Rule(), None, True, "NDCG@10 0.1000: there is no champion yet"),
         (Rule(), 0.10, True, "NDCG@10 0.1000 ≥ 0.1000 (champion)"),
         (Rule(), 0.11, False, "NDCG@10 0.1000 < 0.1100 (champion)"),
+        (Rule(), 0.100002, False, "NDCG@10 0.100000 < 0.100002 (champion)"),
         (Rule(margin=0.02), 0.099, False, "NDCG@10 0.1000 < 0.1010 (champion × 1.02)"),
         (Rule(margin=-0.05), 0.104, True, "NDCG@10 0.1000 ≥ 0.0988 (champion × 0.95)"),
         (Rule(against="co-occurrence"), None, True, "NDCG@10 0.1000 ≥ 0.0800 (co-occurrence)"),
