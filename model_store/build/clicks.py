@@ -1,5 +1,6 @@
 """Clicks as they come, one event a row or one user a row, to a log; what is unusable is counted."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -100,6 +101,8 @@ def from_sequences(
                     dropped.add("events of other types", f"{user_id}, {kind}")
                 elif item not in row_of:
                     dropped.add("events with unknown items", f"{user_id}, {item}")
+                elif timed and math.isnan(at):
+                    dropped.add("events without a usable timestamp", f"{user_id}, {item}")
                 else:
                     events.append((len(users) - 1, row_of[item], at, scene))
     user, item_row, time, scene_of = zip(*events, strict=True) if events else ((), (), (), ())

@@ -169,6 +169,24 @@ def test_what_is_unusable_is_dropped_and_counted(tmp_path: Path) -> None:
     assert len(found.test) == 8
 
 
+def test_sequences_with_times_are_put_in_order(tmp_path: Path) -> None:
+    sequence = ["003", "gone", "001", "002", "004"]
+    times = ["2026-01-03", "2026-01-01", "2026-01-01", "2026-01-02", "someday"]
+    data = {
+        "items": write_json(ITEMS, tmp_path / "items"),
+        "sequences": write_json(
+            [{"user_id": "u", "sequence": sequence, "timestamps": times}], tmp_path / "s"
+        ),
+    }
+    items, found, dropped = run(config(data), tmp_path)
+    assert ids(items, found.test[0].user.items) == ["001", "002"]
+    assert ids(items, [found.test[0].target]) == ["003"]
+    assert dropped.counts == {
+        "events with unknown items": 1,
+        "events without a usable timestamp": 1,
+    }
+
+
 def test_items_without_text_have_no_sid_to_get(tmp_path: Path) -> None:
     items = [{k: v for k, v in item.items() if k != "sid"} for item in ITEMS]
     items[5] = {"item_id": "005", "title": " "}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from model_store.build.config import BuildConfig, load_config
@@ -20,13 +21,16 @@ from model_store.build.files import read_rows
 from model_store.build.ingest import read_items, read_split
 from model_store.build.pipeline import build, run_stages
 from model_store.build.rows import reordered
+from model_store.build.tokenizer import save_tokenizer, train_tokenizer
 from model_store.bundle import Bundle
 from model_store.errors import BuildError
+from model_store.sid import Level, SidSpec
 from model_store.store import Store
 from service.cli import cli
 from service.engine import Query, create_engine
 from service.offline import engine_ranker
 from service.prompt import PromptBuilder
+from tests.tiny import MAX_LENGTH, random_model
 
 CONFIGS = Path(__file__).parents[2] / "model_store" / "build" / "configs"
 TINY = CONFIGS / "tiny.toml"
@@ -217,6 +221,32 @@ def test_files_with_published_sids(tmp_path: Path) -> None:
     # The last two clicks of every user are kept out of the counts.
     kept = sum(len(s["sequence"]) - 2 for s in sequences if len(s["sequence"]) > 2)
     assert bundle.catalogue.popularity.sum() == kept
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_an_existing_model_is_fine_tuned_and_served(
+    tmp_path: Path, lora: dict[str, int] | None
+) -> None:
+    words = train_tokenizer(["Purchases: 0 1 2"], SidSpec((Level("<x_{}>", 1),)), 300)
+    random_model("llama", words.get_vocab_size()).save_pretrained(tmp_path / "base")
+    save_tokenizer(words, tmp_path / "base", MAX_LENGTH)
+    sequences = [
+        {"user_id": f"u{u}", "sequence": [str((u + i) % 12) for i in range(4)]} for u in range(20)
+    ]
+    config = tiny(
+        load_config(CONFIGS / "beauty.toml"),
+        data=write_files(tmp_path, sequences),
+        model={"base": str(tmp_path / "base"), "lora": lora, "dtype": "bfloat16"},
+        evaluate={"sample": 2},
+    )
+    bundle = Bundle.load(build(config, Store(tmp_path / "s"), tmp_path / "w", engine_ranker))
+    assert bundle.spec.depth == 2
+    weights = load_file(bundle.model_path / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    with create_engine("torch", bundle) as engine:
+        tokens, _ = PromptBuilder(bundle).build([3, 5])
+        [beams] = engine.search_batch([Query(tokens, 12)])
+    assert len(beams) == 12
 
 
 def test_mistakes_in_a_configuration_are_named(tmp_path: Path) -> None:
