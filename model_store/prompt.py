@@ -67,7 +67,8 @@ class PromptTemplate(BaseModel):
     profile: tuple[ProfileField, ...] = ()
     profile_separator: str = ","
     scenes: tuple[str, ...] = Field(default=(), description="scene names that the bundle knows")
-    tasks: TitleTasks | None = None
+    # Left out where there are none, so that such a bundle is still read by what knows no tasks.
+    tasks: TitleTasks | None = Field(default=None, exclude_if=lambda tasks: tasks is None)
 
     @field_validator("text")
     @classmethod

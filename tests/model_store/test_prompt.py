@@ -131,6 +131,7 @@ class TestTitleTasks:
         """As every bundle does that was made before there were any."""
         template = PromptTemplate.model_validate({"text": "{history}"})
         assert template.tasks is None
+        assert "tasks" not in template.model_dump()
         tasks = self.TASKS.model_dump()
         assert (
             PromptTemplate.model_validate({"text": "{history}", "tasks": tasks}).tasks == self.TASKS
