@@ -5,6 +5,7 @@
     catalogue.parquet  the items, in the order of their SIDs
     quantizer/         optional: how a new item gets its SID
     adapters/          optional: LoRA adapters of the model, `adapters/<scene>/` in PEFT's layout
+    report/            optional: how good the model was found to be, for people
 
 Loading checks all of it and reports every problem found, one line each; a bundle with a problem
 is never served. Pickles are refused, because loading one runs it.

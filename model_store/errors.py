@@ -3,6 +3,7 @@
 ModelStoreError
 ├── SidError        SIDs that do not follow one form, or leave their codebooks
 ├── BundleError     a bundle that must not be served; `problems` has one line for each reason
+├── StoreError      a store has no such bundle, version or alias, or must not do what was asked
 └── BuildError      a build cannot go on: its configuration or its input is unusable
 """
 
@@ -23,6 +24,10 @@ class BundleError(ModelStoreError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = list(problems)
+
+
+class StoreError(ModelStoreError):
+    """A store has no such bundle, version or alias, or must not do what was asked."""
 
 
 class BuildError(ModelStoreError):

@@ -7,7 +7,7 @@ it was trained on. It knows text only: no tokenizer, no length limit.
 import re
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 _PLACEHOLDER = re.compile(r"\{profile\}|\{scene\}")
 
@@ -31,6 +31,30 @@ class ProfileField(BaseModel):
         return self.text.replace("{}", value if known else self.unknown)
 
 
+class TitleTasks(BaseModel):
+    """How a model that was trained on titles too is asked for the title of a SID, and for the SID
+    of a title."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sid_to_title: str
+    title_to_sid: str
+
+    @field_validator("sid_to_title", "title_to_sid")
+    @classmethod
+    def _one_place(cls, text: str, info: ValidationInfo) -> str:
+        name = str(info.field_name).split("_")[0]
+        if text.count(f"{{{name}}}") != 1:
+            raise ValueError(f"the template must contain {{{name}}} exactly once")
+        return text
+
+    def ask_title(self, sid: str) -> str:
+        return self.sid_to_title.replace("{sid}", sid)
+
+    def ask_sid(self, title: str) -> str:
+        return self.title_to_sid.replace("{title}", title)
+
+
 class PromptTemplate(BaseModel):
     """`text` with the placeholder `{history}` and, where the model was trained so, `{profile}`
     and `{scene}`. SIDs of the history are joined by `separator`, profile fields by
@@ -43,6 +67,8 @@ class PromptTemplate(BaseModel):
     profile: tuple[ProfileField, ...] = ()
     profile_separator: str = ","
     scenes: tuple[str, ...] = Field(default=(), description="scene names that the bundle knows")
+    # Left out where there are none, so that such a bundle is still read by what knows no tasks.
+    tasks: TitleTasks | None = Field(default=None, exclude_if=lambda tasks: tasks is None)
 
     @field_validator("text")
     @classmethod

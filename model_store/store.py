@@ -1,14 +1,26 @@
-"""A store keeps bundles as `name/version/`, numbered from 1. A version appears all at once."""
+"""A store keeps bundles as `name/version/`, numbered from 1. A version appears all at once.
 
+    store/shop/1/                     a bundle
+    store/shop/2/
+    store/shop/aliases/champion.json  which of them is the champion, and which were before
+
+`sidrec serve` and everything else that reads bundles needs the folder of a version only; aliases
+say which. `remote` does the same on object stores.
+"""
+
+import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
 from model_store.adapters import ADAPTER_FILES, ADAPTERS
@@ -25,6 +37,7 @@ from model_store.catalogue import Catalogue, check_items, read_json_lines
 from model_store.errors import BundleError
 from model_store.prompt import PromptTemplate
 from model_store.sid import infer_spec
+from model_store.versions import Location, Versions
 
 _MODEL_FILES = (
     "config.json",
@@ -32,29 +45,26 @@ _MODEL_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
 )
+_ABANDONED_S = 24 * 3600
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
-class Store:
+class Store(Versions[Path]):
     """Versions of bundles below one local folder."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-
-    def versions(self, name: str) -> list[int]:
-        """Complete versions of a bundle, ascending."""
-        folders = (self.root / name).glob("*/" + MANIFEST)
-        return sorted(int(f.parent.name) for f in folders if f.parent.name.isdecimal())
+        super().__init__(LocalFileSystem(), str(self.root.absolute()))
 
     def path(self, name: str, version: int) -> Path:
         return self.root / name / str(version)
 
-    def publish(self, manifest: Manifest, fill: Callable[[Path], None]) -> Path:
-        """Adds the next version of `manifest.name`: `fill` writes its files into a folder.
+    locate = path
 
-        The manifest is completed (version, checksums) and written last, the whole is validated,
-        and only then gets its number. Raises `BundleError` and leaves nothing behind otherwise.
-        """
+    def fetch(self, reference: str) -> Path:
+        return self.path(*self.resolve(reference))
+
+    def publish(self, manifest: Manifest, fill: Callable[[Path], None]) -> Path:
         self.root.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=self.root))
         try:
@@ -62,12 +72,7 @@ class Store:
             fill(staging)
             while True:
                 version = self._next_version(manifest.name)
-                complete = manifest.model_copy(
-                    update={"version": version, "files": file_entries(staging)}
-                )
-                (staging / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n")
-                if problems := validate(staging):
-                    raise BundleError(problems)
+                stage(staging, manifest, version)
                 self.path(manifest.name, version).parent.mkdir(exist_ok=True)
                 try:
                     os.rename(staging, self.path(manifest.name, version))
@@ -80,14 +85,65 @@ class Store:
             shutil.rmtree(staging, ignore_errors=True)
             raise
 
+    def collect(self, name: str, *, keep: int = 3) -> list[int]:
+        """Removes versions that nobody needs, and returns their numbers.
+
+        Kept are the newest `keep` (at least one, so that no number is given twice), whatever an
+        alias names, and what a rollback of it would go back to. A promotion at the same time comes
+        before, and its version stays, or after, and is refused. A version leaves by one rename, so
+        no reader sees half of one; files that a reader has open stay readable.
+        """
+        with self._lock(name):
+            states = self.aliases(name).values()
+            needed = {v for state in states for v in (state.version, state.previous)}
+            versions = self.versions(name)
+            gone = [v for v in versions[: -max(keep, 1)] if v not in needed]
+            for version in gone:
+                trash = Path(tempfile.mkdtemp(prefix=".trash-", dir=self.root))
+                os.rename(self.path(name, version), trash / str(version))
+        self._sweep()
+        return gone
+
+    def _sweep(self) -> None:
+        """Deletes what was thrown away, and what publishers that were killed left behind."""
+        for trash in self.root.glob(".trash-*"):
+            shutil.rmtree(trash, ignore_errors=True)
+        for staging in self.root.glob(".staging-*"):
+            touched = [f.stat().st_mtime for f in (staging, *staging.rglob("*")) if f.exists()]
+            if touched and max(touched) < time.time() - _ABANDONED_S:
+                shutil.rmtree(staging, ignore_errors=True)
+
     def _next_version(self, name: str) -> int:
         """Behind every version there is, one that somebody left incomplete included."""
         taken = [int(f.name) for f in (self.root / name).glob("*") if f.name.isdecimal()]
         return max(taken, default=0) + 1
 
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        """One process at a time moves aliases of a bundle or removes versions of it. The lock
+        belongs to an open file, so a process that dies gives it back."""
+        folder = self.root / name
+        if not folder.is_dir():  # nothing to guard, and nothing to leave behind
+            yield
+            return
+        with (folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def stage(folder: Path, manifest: Manifest, version: int) -> None:
+    """Completes a filled folder to a bundle: checksums, then the manifest, then every check.
+
+    Raises `BundleError`.
+    """
+    complete = manifest.model_copy(update={"version": version, "files": file_entries(folder)})
+    (folder / MANIFEST).write_text(complete.model_dump_json(indent=2) + "\n")
+    if problems := validate(folder):
+        raise BundleError(problems)
+
 
 def create_bundle(
-    store: Store,
+    store: Versions[Location],
     *,
     name: str,
     model: Path,
@@ -97,13 +153,14 @@ def create_bundle(
     adapters: Path | None = None,
     training: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
-) -> Path:
+    report: Path | None = None,
+) -> Location:
     """Makes a bundle from a model folder in the Hugging Face layout and an items file.
 
     `items` is JSON lines with item_id, sid and any attributes. The SID spec is read off the SIDs
     and the tokenizer's vocabulary. `adapters` has a folder for each scene with a LoRA adapter in
     PEFT's layout; where neither template nor items name scenes, these are the scenes. Returns the
-    folder of the new version; raises `BundleError` with every problem, or `SidError`, and then
+    place of the new version; raises `BundleError` with every problem, or `SidError`, and then
     leaves nothing behind.
     """
     _check_model_folder(model)
@@ -129,6 +186,8 @@ def create_bundle(
             target.mkdir(parents=True)
             for name in ADAPTER_FILES:
                 shutil.copyfile(source / name, target / name)
+        if report is not None:
+            shutil.copytree(report, folder / "report")
 
     try:
         manifest = Manifest(

@@ -1,16 +1,16 @@
 """`sidrec …`: the one place that wires both wings together for the command line."""
 
-import shutil
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from model_store.cli import app as bundle_commands
 from model_store.errors import BundleError, ModelStoreError
+from model_store.remote import open_store
 from model_store.sids_cli import app as sids_commands
-from model_store.store import Store
+from model_store.store_cli import app as store_commands
+from model_store.versions import Versions
 from service.server import StartFailed, run
 from service.settings import Settings, SettingsInvalid, load_settings, settings_table
 
@@ -21,6 +21,7 @@ cli = typer.Typer(
 )
 cli.add_typer(bundle_commands, name="bundle")
 cli.add_typer(sids_commands, name="sids")
+cli.add_typer(store_commands, name="store")
 
 
 def main() -> None:
@@ -46,29 +47,35 @@ def serve(
 @cli.command()
 def build(
     config: Annotated[Path, typer.Argument(help="TOML file; see model_store/build/configs.")],
-    out: Annotated[Path, typer.Option(help="The store: a folder that keeps name/version/.")],
+    out: Annotated[str, typer.Option(help="The store: a folder, or an address (s3://…).")],
+    work: Annotated[
+        Path | None, typer.Option(help="Folder of the stages' files; .sidrec/build/NAME.")
+    ] = None,
+    stage: Annotated[list[str] | None, typer.Option(help="Run only this one; repeatable.")] = None,
 ) -> None:
-    """Train a model from a configuration, measure it, and publish it as a bundle."""
+    """Train a model from a configuration, measure it, and publish it as a bundle.
+
+    Stages that are finished and whose inputs have not changed are not run again, so that a build
+    that was interrupted goes on where it was.
+    """
     # What building needs and serving does not is imported here.
     try:
         from model_store.build.config import load_config
-        from model_store.build.pipeline import build as run_build
+        from model_store.build.pipeline import run_stages
         from service.offline import engine_ranker
     except ModuleNotFoundError as error:
         _fail([f"{error.name} is missing: pip install 'sidrec[build]'"], 1)
-    work = Path(mkdtemp(prefix="sidrec-build-"))
     try:
-        path = run_build(load_config(config), Store(out), work, engine_ranker)
-        shutil.rmtree(work)
+        loaded = load_config(config)
+        folder = work or Path(".sidrec") / "build" / loaded.name
+        store: Versions[Any] = open_store(out)
+        place = run_stages(loaded, store, folder, engine_ranker, stage or ())
     except BundleError as error:
         _fail(error.problems, 1)
-    except ModelStoreError as error:
+    except (ModelStoreError, OSError) as error:
         _fail(str(error).splitlines(), 1)
-    finally:
-        # What took an hour to train shall not be lost to what went wrong behind it.
-        if any(work.glob("*")):
-            typer.echo(f"what was made so far is kept in {work}", err=True)
-    typer.echo(path)
+    if place is not None:
+        typer.echo(place)
 
 
 @cli.command(

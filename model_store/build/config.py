@@ -4,10 +4,21 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
+from model_store.build.evaluation import Evaluation
+from model_store.build.gate import Publish
+from model_store.build.model import ModelShape, Pretrained
 from model_store.build.sids.config import Sids
-from model_store.build.train import ModelShape, Schedule
+from model_store.build.train import Schedule
 from model_store.errors import BuildError
 from model_store.prompt import PromptTemplate
 
@@ -26,15 +37,42 @@ class ShopData(_Part):
 
 
 class FileData(_Part):
-    """JSON lines, gzipped or not; paths are relative to the working folder.
+    """JSON lines, CSV or Parquet, gzipped or not; paths are relative to the working folder.
 
-    items:     item_id, any attributes, and `sid` unless the build makes the SIDs
-    sequences: user_id, sequence (item ids in time order), optional profile
+    items:      item_id, any attributes, and `sid` unless the build makes the SIDs
+    sequences:  user_id, sequence (item ids in time order), optional profile; or instead
+    events:     user_id, item_id, timestamp, optional type and scene; or instead
+    train, valid, test: a split that is given: sequences, and cases of user_id, history, target
+    users:      user_id and the fields of the profile
     """
 
     source: Literal["files"]
     items: Path
-    sequences: Path
+    sequences: Path | None = None
+    events: Path | None = None
+    train: Path | None = None
+    valid: Path | None = None
+    test: Path | None = None
+    users: Path | None = None
+    columns: dict[str, str] = Field(default={}, description="our name of a column → the files'")
+    types: tuple[str, ...] = Field(default=(), description="event types that count; none: all")
+    core: int = Field(default=0, ge=0, description="events that each user and each item must have")
+    drop_unclicked: bool = Field(default=False, description="leave out items without a click")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "FileData":
+        given = [name for name in ("sequences", "events", "train") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(f"needs one of sequences, events or train and test, not {given}")
+        if bool(self.train) != bool(self.test) or (self.valid and not self.train):
+            raise ValueError("train and test belong together, and valid to both")
+        return self
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that is read."""
+        clicks = (self.sequences, self.events, self.train, self.valid, self.test, self.users)
+        return [self.items, *(path for path in clicks if path)]
 
 
 class Split(_Part):
@@ -42,10 +80,19 @@ class Split(_Part):
 
     users:         the last click of a random share of the users, who are not trained on at all
     leave-one-out: the last click of every user; the one before is kept for validation
+    chronological: a share of all clicks, the last in time
+    files:         as `data.train`, `data.valid` and `data.test` say
     """
 
-    kind: Literal["users", "leave-one-out"] = "leave-one-out"
+    kind: Literal["users", "leave-one-out", "chronological", "files"] = "leave-one-out"
     share: float = Field(default=0.2, gt=0, lt=1)
+    valid_share: float = Field(default=0.0, ge=0, lt=1, description="as much again, to validate on")
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> "Split":
+        if self.share + self.valid_share >= 1:
+            raise ValueError("share and valid_share leave nothing to learn from")
+        return self
 
 
 class BuildConfig(_Part):
@@ -55,8 +102,20 @@ class BuildConfig(_Part):
     sids: Sids | None = None
     prompt: PromptTemplate
     vocabulary: int = Field(default=512, description="byte-pair tokens, the SID tokens aside")
-    model: ModelShape = ModelShape()
+    model: Annotated[
+        Annotated[ModelShape, Tag("shape")] | Annotated[Pretrained, Tag("base")],
+        Discriminator(lambda value: "base" if "base" in dict(value) else "shape"),
+    ] = ModelShape()
     train: Schedule = Schedule()
+    evaluate: Evaluation = Evaluation()
+    publish: Publish = Publish()
+
+    @model_validator(mode="after")
+    def _split_fits_data(self) -> "BuildConfig":
+        given = isinstance(self.data, FileData) and self.data.train is not None
+        if given != (self.split.kind == "files"):
+            raise ValueError('split.kind = "files" goes with data.train and data.test')
+        return self
 
 
 def load_config(path: Path) -> BuildConfig:

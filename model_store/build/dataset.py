@@ -1,7 +1,8 @@
-"""Click sequences as token sequences with labels, in the form in which the model is asked later.
+"""The three tasks as token sequences with labels, in the form in which the model is asked later:
+the next item after a history, the title of a SID, the SID of a title.
 
 A user's sequence is cut at a random place: what is before the cut is the history of the prompt,
-the item at the cut is the response. The SIDs *inside* the history are labels too: each is a next
+the item at the cut is the response. The SIDs *inside* the history may be labels too: each is a next
 item given the ones before it, so that one pass over a sequence teaches all of its transitions.
 """
 
@@ -12,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from model_store.prompt import Profile, PromptTemplate
+from model_store.build.tokenizer import END_OF_TEXT
+from model_store.errors import BuildError
+from model_store.prompt import Profile, PromptTemplate, TitleTasks
 from model_store.sid.spec import Codes, SidSpec
 
 IGNORE = -100
@@ -29,6 +32,8 @@ class UserSequence:
     items: tuple[int, ...]
     profile: Profile = field(default_factory=dict)
     scene: str | None = None
+    scenes: tuple[str | None, ...] = ()
+    """Where each of the items was clicked, if that is known; then `scene` is not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,72 +47,142 @@ class Example:
         return len(self.ids)
 
 
-class NextItemEncoder:
-    """Turns a history and a target into the tokens of a prompt and its response.
+class Encoder:
+    """Turns the three tasks into the tokens of a prompt and its response.
 
     Pieces of text are tokenised once and joined as ids. This equals tokenising the whole text
-    because the tokenizer cuts text at SID tokens before anything else.
+    because a tokenizer cuts text at SID tokens before anything else; a piece behind a SID is
+    tokenised behind one, for some tokenizers treat the beginning of a text differently.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, spec: SidSpec, template: PromptTemplate, codes: Codes
+        self,
+        tokenizer: Tokenizer,
+        spec: SidSpec,
+        template: PromptTemplate,
+        codes: Codes,
+        *,
+        end: str = END_OF_TEXT,
+        titles: Sequence[str | None] = (),
     ) -> None:
         self._tokenizer = tokenizer
-        self._template = template
-        self._opening = self._encode(spec.opening)
-        self._separator = self._encode(template.separator)
-        self._end = self._encode("<|endoftext|>")
-        self._items = [self._encode(text) for text in spec.texts(codes).to_pylist()]
+        self.template = template
+        self._anchor = tokenizer.token_to_id(spec.levels[0].token(0))
+        self._anchor_text = spec.levels[0].token(0)
+        self.sids: list[str] = spec.texts(codes).to_pylist()
+        self._opening_text = spec.opening
+        self._opening = self._behind(spec.opening)
+        self._separator = self._behind(template.separator)
+        self._end = np.array([tokenizer.token_to_id(end)], np.int64)
+        self._items = [self._behind(text) for text in self.sids]
+        self._responses = [ids[len(self._opening) :] for ids in self._items]
+        self.titles = titles
         self._around: dict[tuple[str, str], tuple[Ids, Ids]] = {}
 
     def example(
-        self, history: Sequence[int], target: int, profile: Profile, scene: str | None = None
+        self,
+        history: Sequence[int],
+        target: int,
+        profile: Profile,
+        scene: str | None = None,
+        *,
+        history_labels: bool = True,
     ) -> Example:
-        """The prompt for `history` and the response `target`, with labels on every SID."""
+        """The prompt for `history` and the response `target`. Labels stand on the response and,
+        with `history_labels`, on the SIDs of the history."""
         before, after = self._frame(profile, scene)
-        response = self._items[target][len(self._opening) :]
         pieces: list[tuple[Ids, bool]] = [(before, False)]
         for i, row in enumerate(history):
             if i:
                 pieces.append((self._separator, False))
-            pieces.append((self._items[row], True))
-        pieces += [(after, False), (self._opening, False), (response, True), (self._end, True)]
+            pieces.append((self._items[row], history_labels))
+        pieces += [(after, False), (self._opening, False)]
+        return self._join([*pieces, (self._responses[target], True), (self._end, True)])
+
+    def title_of(self, row: int) -> Example:
+        """SID → title."""
+        prompt = self._encode(self._tasks.ask_title(self.sids[row]))
+        title = self._behind(self.titles[row] or "")
+        return self._join([(prompt, False), (title, True), (self._end, True)])
+
+    def sid_of(self, row: int) -> Example:
+        """Title → SID."""
+        prompt = self._encode(self._tasks.ask_sid(self.titles[row] or "") + self._opening_text)
+        return self._join([(prompt, False), (self._responses[row], True), (self._end, True)])
+
+    @property
+    def _tasks(self) -> TitleTasks:
+        if self.template.tasks is None:
+            raise BuildError("prompt.tasks is missing: how is a title to be asked for?")
+        return self.template.tasks
+
+    def _frame(self, profile: Profile, scene: str | None) -> tuple[Ids, Ids]:
+        texts = self.template.around(profile, scene)
+        if texts not in self._around:
+            self._around[texts] = (self._before(texts[0]), self._behind(texts[1]))
+        return self._around[texts]
+
+    def _before(self, text: str) -> Ids:
+        """With what the tokenizer puts at the beginning of every text, as serving has it."""
+        ids = self._encode(text + self._anchor_text)
+        return ids[: np.flatnonzero(ids == self._anchor)[-1]]
+
+    def _behind(self, text: str) -> Ids:
+        ids = self._encode(self._anchor_text + text)
+        return ids[np.flatnonzero(ids == self._anchor)[0] + 1 :]
+
+    def _encode(self, text: str) -> Ids:
+        return np.array(self._tokenizer.encode(text).ids, np.int64)
+
+    @staticmethod
+    def _join(pieces: Sequence[tuple[Ids, bool]]) -> Example:
         ids = np.concatenate([piece for piece, _ in pieces])
         learnt = np.concatenate([np.full(len(piece), on) for piece, on in pieces])
         return Example(ids, np.where(learnt, ids, IGNORE))
 
-    def _frame(self, profile: Profile, scene: str | None) -> tuple[Ids, Ids]:
-        texts = self._template.around(profile, scene)
-        if texts not in self._around:
-            self._around[texts] = (self._encode(texts[0]), self._encode(texts[1]))
-        return self._around[texts]
-
-    def _encode(self, text: str) -> Ids:
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
-
 
 def epoch(
     users: Sequence[UserSequence],
-    encoder: NextItemEncoder,
+    encoder: Encoder,
     rng: np.random.Generator,
     *,
     max_history: int,
     last_share: float = 0.5,
+    history_labels: bool = True,
 ) -> list[Example]:
-    """One example per user with at least two items, each cut at a fresh random place.
+    """One example per user with at least two items, each cut at a fresh random place."""
+    return [
+        encoder.example(
+            user.items[max(0, cut - max_history) : cut],
+            user.items[cut],
+            user.profile,
+            user.scenes[cut] if user.scenes else user.scene,
+            history_labels=history_labels,
+        )
+        for user, cut in cuts(users, rng, last_share=last_share)
+    ]
+
+
+def cuts(
+    users: Sequence[UserSequence], rng: np.random.Generator, *, last_share: float
+) -> Iterator[tuple[UserSequence, int]]:
+    """Each user with at least two items, and the place of the item that is asked for.
 
     A share `last_share` is cut at the last item, which gives the longest history; the rest
     uniformly, so that short histories are asked for as often as they occur in life.
     """
-    examples = []
     for user in users:
         if len(user.items) < 2:
             continue
         last = len(user.items) - 1
-        cut = last if rng.random() < last_share else int(rng.integers(1, last + 1))
-        history = user.items[max(0, cut - max_history) : cut]
-        examples.append(encoder.example(history, user.items[cut], user.profile, user.scene))
-    return examples
+        yield user, last if rng.random() < last_share else int(rng.integers(1, last + 1))
+
+
+def titled_rows(encoder: Encoder, rng: np.random.Generator, count: int) -> list[int]:
+    """`count` rows with a title, each as often as any other, give or take once."""
+    rows = [row for row, title in enumerate(encoder.titles) if title]
+    rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)) if rows else 0)]
+    return [int(row) for row in np.concatenate([*rounds, []])[:count]]
 
 
 def batches(

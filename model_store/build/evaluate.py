@@ -7,6 +7,7 @@ does not know the service.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,15 @@ class Case:
 
     user: UserSequence
     target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Sequences to learn from, cases to choose by while learning, cases to judge by at the end."""
+
+    learn: list[UserSequence]
+    valid: list[Case]
+    test: list[Case]
 
 
 Ranker = Callable[[Sequence[Case]], Sequence[Sequence[int]]]
@@ -42,10 +52,36 @@ def metrics(ranked: Sequence[Sequence[int]], targets: Sequence[int]) -> dict[str
     return found | {f"NDCG@{k}": float(np.where(ranks <= k, gain, 0).mean()) for k in CUTOFFS}
 
 
-def compare(rankers: Mapping[str, Ranker], cases: Sequence[Case]) -> dict[str, dict[str, float]]:
-    """The metrics of each ranker over the same cases."""
-    targets = [case.target for case in cases]
-    return {name: metrics(ranker(cases), targets) for name, ranker in rankers.items()}
+def bucket(value: int, edges: Sequence[int]) -> str:
+    """The bucket of a count, as it is shown: edges 1, 5 and 20 make 0, 1–4, 5–19 and 20+."""
+    after = next((i for i, edge in enumerate(edges) if value < edge), len(edges))
+    low = edges[after - 1] if after else 0
+    if after == len(edges):
+        return f"{low}+"
+    return str(low) if edges[after] - 1 == low else f"{low}–{edges[after] - 1}"
+
+
+def by_bucket(
+    ranked: Mapping[str, Sequence[Sequence[int]]],
+    targets: Sequence[int],
+    values: Sequence[int],
+    edges: Sequence[int],
+) -> dict[str, dict[str, Any]]:
+    """The metrics of each ranking within each bucket of `values`, one of them a case; buckets
+    in order, each with its number of `cases` and the `metrics` by ranker."""
+    buckets: dict[str, list[int]] = {}
+    for i in np.argsort(values, kind="stable"):
+        buckets.setdefault(bucket(int(values[i]), edges), []).append(int(i))
+    return {
+        name: {
+            "cases": len(inside),
+            "metrics": {
+                ranker: metrics([rows[i] for i in inside], [targets[i] for i in inside])
+                for ranker, rows in ranked.items()
+            },
+        }
+        for name, inside in buckets.items()
+    }
 
 
 def popularity(sequences: Sequence[UserSequence], n_items: int) -> npt.NDArray[np.int64]:

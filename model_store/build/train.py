@@ -1,43 +1,43 @@
-"""Trains a small Qwen2 model from scratch on next-item prompts.
+"""The training loop: AdamW over fresh examples each epoch, a checkpoint after each, and the best
+epoch by validation where one is asked for.
 
-Saves in the Hugging Face layout (`config.json`, `model.safetensors`, tokenizer), so that what is
+It saves in the Hugging Face layout (`config.json`, `model.safetensors`, tokenizer), so that what is
 trained here and what is fine-tuned elsewhere reach a bundle by the same way.
 """
 
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from tokenizers import Tokenizer
+from pydantic import BaseModel, ConfigDict, Field
+from rich import progress as bars
 from torch import Tensor, nn
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from model_store.build.dataset import NextItemEncoder, UserSequence, batches, epoch
-from model_store.build.tokenizer import END_OF_TEXT, save_tokenizer
+from model_store.build.checkpoint import Progress, load_checkpoint, save_checkpoint
+from model_store.build.dataset import Example, batches
+from model_store.build.model import Trainee
+
+STATE = "state"
+CHECKPOINT = "checkpoint.pt"
+
+Examples = Callable[[np.random.Generator], Sequence[Example]]
+"""Draws the examples of one epoch."""
+
+Validate = Callable[[Path], float]
+"""The score, higher is better, of the model saved in a folder."""
 
 
-class ModelShape(BaseModel):
-    """The size of a Qwen2 model."""
+class Mix(BaseModel):
+    """Examples of the title tasks for each next-item example; 0 leaves a task out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hidden: int = 256
-    layers: int = 4
-    heads: int = 4
-    kv_heads: int = 2
-    intermediate: int = 768
-    max_length: int = 1024
+    sid_to_title: float = Field(default=0.0, ge=0)
+    title_to_sid: float = Field(default=0.0, ge=0)
 
 
 class Schedule(BaseModel):
@@ -53,6 +53,13 @@ class Schedule(BaseModel):
     dropout: float = 0.0
     max_history: int = 40
     last_share: float = 0.5
+    history_labels: bool = Field(
+        default=True, description="learn the SIDs inside a history too, not the response alone"
+    )
+    mix: Mix = Mix()
+    validate_every: int = Field(default=0, ge=0, description="epochs between validations; 0: none")
+    validate_cases: int = Field(default=500, ge=1, description="drawn once, the same each time")
+    patience: int = Field(default=3, ge=1, description="validations without a gain before the end")
     seed: int = 20
 
     def rate(self, done: float) -> float:
@@ -63,110 +70,107 @@ class Schedule(BaseModel):
         return 0.1 + 0.45 * (1 + math.cos(math.pi * decay))
 
 
-def new_model(shape: ModelShape, tokenizer: Tokenizer) -> Qwen2ForCausalLM:
-    """A model with random weights whose vocabulary is exactly the tokenizer's."""
-    end = tokenizer.token_to_id(END_OF_TEXT)
-    config = Qwen2Config(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=shape.max_length,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=end,
-        pad_token_id=end,
-        initializer_range=0.02,
-    )
-    return Qwen2ForCausalLM(config)
-
-
 def train(
-    users: Sequence[UserSequence],
-    encoder: NextItemEncoder,
-    tokenizer: Tokenizer,
-    shape: ModelShape,
+    make: Callable[[], Trainee],
+    examples: Examples,
     schedule: Schedule,
-    out: Path,
-) -> list[float]:
-    """Trains on `users` and saves the model into the folder `out`; returns the loss per epoch."""
+    folder: Path,
+    validate: Validate | None = None,
+) -> Progress:
+    """Trains what `make` makes and saves it into `folder/model`.
+
+    After each epoch the state goes into `folder/state`, which the caller removes once it has noted
+    what came out; called again with the same arguments, an
+    interrupted training goes on there, and on one thread of a CPU ends in the same weights as one
+    that was not. With `validate` the epoch that scores best is kept, and `schedule.patience`
+    validations without a gain end the training.
+    """
     torch.manual_seed(schedule.seed)
     rng = np.random.default_rng(schedule.seed)
-    model = new_model(shape, tokenizer)
-    model.train()
+    trainee = make()
+    model = trainee.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        _decay_groups(model, schedule.weight_decay), lr=schedule.learning_rate, betas=(0.9, 0.98)
+        _decay_groups(trained, schedule.weight_decay), lr=schedule.learning_rate, betas=(0.9, 0.98)
     )
-    losses = []
-    with _progress() as progress:
-        bar = progress.add_task("training", total=schedule.epochs, loss=math.nan)
-        for e in range(schedule.epochs):
-            examples = epoch(
-                users,
-                encoder,
-                rng,
-                max_history=schedule.max_history,
-                last_share=schedule.last_share,
-            )
+    state = folder / STATE
+    state.mkdir(parents=True, exist_ok=True)
+    progress = load_checkpoint(state / CHECKPOINT, model, optimizer, rng)
+    with _bar() as shown:
+        task = shown.add_task("training", total=schedule.epochs, loss=math.nan)
+        while progress.epochs < schedule.epochs:
+            if validate and progress.without_gain >= schedule.patience:
+                break
+            todo = list(batches(examples(rng), rng, tokens=schedule.batch_tokens))
+            model.train()
             total, labels_seen = 0.0, 0
-            todo = list(batches(examples, rng, tokens=schedule.batch_tokens))
             for b, (ids, labels) in enumerate(todo):
-                rate = schedule.learning_rate * schedule.rate((e + b / len(todo)) / schedule.epochs)
+                done = (progress.epochs + b / len(todo)) / schedule.epochs
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = schedule.learning_rate * schedule.rate(done)
                 loss, count = _loss(model, ids, labels, schedule.dropout)
                 loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                nn.utils.clip_grad_norm_(trained, 1.0)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 total, labels_seen = total + loss.item() * count, labels_seen + count
-                progress.update(bar, completed=e + (b + 1) / len(todo), loss=total / labels_seen)
-            losses.append(total / labels_seen)
-    save(model, tokenizer, out)
-    return losses
+                at = progress.epochs + (b + 1) / len(todo)
+                shown.update(task, completed=at, loss=total / labels_seen)
+            progress.epochs += 1
+            progress.losses.append(total / labels_seen)
+            if validate and progress.epochs % schedule.validate_every == 0:
+                _validate(trainee, validate, progress, state)
+            save_checkpoint(state / CHECKPOINT, model, optimizer, rng, progress)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    if (state / "best").is_dir():
+        shutil.copytree(state / "best", folder / "model")
+    else:
+        trainee.save(folder / "model")
+    return progress
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
-    """Writes the model and its tokenizer in the Hugging Face layout."""
-    out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out)
-    save_tokenizer(tokenizer, out, model.config.max_position_embeddings)
+def _validate(trainee: Trainee, validate: Validate, progress: Progress, state: Path) -> None:
+    """Scores the model as it is, and keeps it where it is the best so far."""
+    trial, best = state / "trial", state / "best"
+    shutil.rmtree(trial, ignore_errors=True)
+    trainee.save(trial)
+    score = validate(trial)
+    if score > progress.best:
+        shutil.rmtree(best, ignore_errors=True)
+        trial.rename(best)
+    progress.scores.append((progress.epochs, score))
 
 
-def _loss(
-    model: Qwen2ForCausalLM, ids: np.ndarray, labels: np.ndarray, dropout: float
-) -> tuple[Tensor, int]:
+def _loss(model: Any, ids: np.ndarray, labels: np.ndarray, dropout: float) -> tuple[Tensor, int]:
     """Mean cross entropy over the labelled positions, and their number.
 
-    The head runs on those positions only: most of a prompt has no label.
+    The head runs on those positions only: most of a prompt has no label. On a GPU the products are
+    bf16, the weights and what is summed up fp32.
     """
-    tokens = torch.from_numpy(ids)
-    embedded = nn.functional.dropout(model.model.embed_tokens(tokens), dropout)
-    hidden = model.model(inputs_embeds=embedded).last_hidden_state[:, :-1]
-    targets = torch.from_numpy(labels)[:, 1:]
-    learnt = targets >= 0
-    chosen = nn.functional.dropout(hidden[learnt], dropout)
-    loss = nn.functional.cross_entropy(model.lm_head(chosen), targets[learnt])
-    return loss, int(learnt.sum())
+    device = next(model.parameters()).device
+    tokens, targets = torch.from_numpy(ids).to(device), torch.from_numpy(labels)[:, 1:].to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        embedded = nn.functional.dropout(model.get_input_embeddings()(tokens), dropout)
+        hidden = model.model(inputs_embeds=embedded).last_hidden_state[:, :-1]
+        learnt = targets >= 0
+        chosen = nn.functional.dropout(hidden[learnt], dropout)
+        logits = model.lm_head(chosen)
+    return nn.functional.cross_entropy(logits.float(), targets[learnt]), int(learnt.sum())
 
 
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
+def _decay_groups(trained: Sequence[nn.Parameter], decay: float) -> list[dict[str, object]]:
     return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
 
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("epochs, loss {task.fields[loss]:.3f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+def _bar() -> bars.Progress:
+    return bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("epochs, loss {task.fields[loss]:.3f}"),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
     )

@@ -4,8 +4,8 @@ from tokenizers import Tokenizer
 
 from model_store.build.dataset import (
     IGNORE,
+    Encoder,
     Example,
-    NextItemEncoder,
     UserSequence,
     batches,
     epoch,
@@ -28,14 +28,14 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def encoder(tokenizer: Tokenizer) -> NextItemEncoder:
-    return NextItemEncoder(tokenizer, SPEC, TEMPLATE, CODES)
+def encoder(tokenizer: Tokenizer) -> Encoder:
+    return Encoder(tokenizer, SPEC, TEMPLATE, CODES)
 
 
 @pytest.mark.parametrize("history", [(0,), (1, 2), (3, 0, 1, 2)])
 @pytest.mark.parametrize("profile", [{"性别": "男"}, {}])
 def test_joined_pieces_equal_the_tokenised_text(
-    encoder: NextItemEncoder,
+    encoder: Encoder,
     tokenizer: Tokenizer,
     history: tuple[int, ...],
     profile: dict[str, str],
@@ -48,7 +48,7 @@ def test_joined_pieces_equal_the_tokenised_text(
 
 
 def test_every_sid_token_is_a_label_and_no_other_but_the_end(
-    encoder: NextItemEncoder, tokenizer: Tokenizer
+    encoder: Encoder, tokenizer: Tokenizer
 ) -> None:
     example = encoder.example((0, 1), 2, {})
     learnt = [tokenizer.id_to_token(int(i)) for i in example.labels if i != IGNORE]
@@ -63,14 +63,14 @@ def test_opening_and_closing_constants(tokenizer: Tokenizer) -> None:
     spec = SidSpec(SPEC.levels[:2], opening="<|begin|>", closing="<|end|>")
     template = PromptTemplate(text="clicked {history} next ", separator="")
     tokenizer = train_tokenizer([template.text], spec, 300)
-    example = NextItemEncoder(tokenizer, spec, template, CODES[:, :2]).example((0,), 1, {})
+    example = Encoder(tokenizer, spec, template, CODES[:, :2]).example((0,), 1, {})
     text = "clicked <|begin|><a_0><b_1><|end|> next <|begin|><a_2><b_3><|end|>" + END_OF_TEXT
     assert example.ids.tolist() == tokenizer.encode(text).ids
     begin = tokenizer.token_to_id("<|begin|>")
     assert example.labels[np.flatnonzero(example.ids == begin)[-1]] == IGNORE
 
 
-def test_epoch_asks_once_per_user_within_the_window(encoder: NextItemEncoder) -> None:
+def test_epoch_asks_once_per_user_within_the_window(encoder: Encoder) -> None:
     users = [
         UserSequence("one click", (0,)),
         UserSequence("two", (0, 1)),
@@ -84,7 +84,7 @@ def test_epoch_asks_once_per_user_within_the_window(encoder: NextItemEncoder) ->
     assert all(len(example) <= longest for example in examples)
 
 
-def test_all_cuts_occur_and_the_last_as_often_as_asked(encoder: NextItemEncoder) -> None:
+def test_all_cuts_occur_and_the_last_as_often_as_asked(encoder: Encoder) -> None:
     users = [UserSequence("u", (0, 3, 0, 3, 1))]
     rng = np.random.default_rng(1)
     lengths = [

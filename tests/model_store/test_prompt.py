@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from model_store.prompt import ProfileField, PromptTemplate
+from model_store.prompt import ProfileField, PromptTemplate, TitleTasks
 
 CHINESE = PromptTemplate(
     text="用户画像：{profile}。场景：{scene}。点击历史：{history}，下一个点击的商品是",
@@ -102,3 +102,37 @@ class TestTemplateRefused:
     def test_unknown_setting(self) -> None:
         with pytest.raises(ValidationError, match="seperator"):
             PromptTemplate.model_validate({"text": "{history}", "seperator": ";"})
+
+
+class TestTitleTasks:
+    TASKS = TitleTasks(sid_to_title="what is {sid}?", title_to_sid="which is {title}?")
+
+    def test_ask(self) -> None:
+        assert self.TASKS.ask_title("<a_1><b_2>") == "what is <a_1><b_2>?"
+        assert self.TASKS.ask_sid("a {title} of its own, {sid}") == (
+            "which is a {title} of its own, {sid}?"
+        )
+
+    @pytest.mark.parametrize(
+        ("sid_to_title", "title_to_sid", "complaint"),
+        [
+            ("what is it?", "{title}", r"\{sid\} exactly once"),
+            ("{sid}", "{title} {title}", r"\{title\} exactly once"),
+            ("{title}", "{title}", r"\{sid\} exactly once"),
+        ],
+    )
+    def test_each_needs_its_place(
+        self, sid_to_title: str, title_to_sid: str, complaint: str
+    ) -> None:
+        with pytest.raises(ValidationError, match=complaint):
+            TitleTasks(sid_to_title=sid_to_title, title_to_sid=title_to_sid)
+
+    def test_a_template_may_do_without(self) -> None:
+        """As every bundle does that was made before there were any."""
+        template = PromptTemplate.model_validate({"text": "{history}"})
+        assert template.tasks is None
+        assert "tasks" not in template.model_dump()
+        tasks = self.TASKS.model_dump()
+        assert (
+            PromptTemplate.model_validate({"text": "{history}", "tasks": tasks}).tasks == self.TASKS
+        )

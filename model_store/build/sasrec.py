@@ -1,0 +1,168 @@
+"""SASRec, the baseline that a sequence model has to beat (Kang & McAuley, 2018).
+
+Self-attention over the item ids of a history, causal, with learnt positions, predicting each next
+item by the dot product with the item embeddings. One thing differs from the paper: the loss is the
+softmax over all items instead of binary cross entropy against one sampled negative, because that
+is the stronger baseline (Klenitskiy & Vasilev, 2023, "Turning Dross Into Gold Loss").
+"""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+from rich.progress import track
+from torch import Tensor, nn
+
+from model_store.build.dataset import UserSequence
+from model_store.build.evaluate import CUTOFFS, Case, Ranker, metrics
+
+_AT_ONCE = 256
+
+
+class SasRecSettings(BaseModel):
+    """The paper's sizes, at most `length` events of a history."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hidden: int = 64
+    blocks: int = 2
+    heads: int = 1
+    length: int = 50
+    dropout: float = 0.3
+    epochs: int = 40
+    batch: int = 128
+    learning_rate: float = 1e-3
+    patience: int = 5
+    seed: int = 20
+
+
+class Block(nn.Module):
+    """Causal self-attention, then a feed-forward layer applied to each position."""
+
+    def __init__(self, settings: SasRecSettings) -> None:
+        super().__init__()
+        width = settings.hidden
+        self.before_attention, self.before_feed = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(
+            width, settings.heads, settings.dropout, batch_first=True
+        )
+        self.feed = nn.Sequential(
+            *(nn.Linear(width, width), nn.ReLU(), nn.Dropout(settings.dropout)),
+            *(nn.Linear(width, width), nn.Dropout(settings.dropout)),
+        )
+
+    def forward(self, x: Tensor, later: Tensor) -> Tensor:
+        query = self.before_attention(x)
+        attended, _ = self.attention(query, x, x, attn_mask=later, need_weights=False)
+        x = query + attended
+        normed = self.before_feed(x)
+        out: Tensor = normed + self.feed(normed)
+        return out
+
+
+class SasRec(nn.Module):
+    """Item 0 is padding, which stands behind a history; a catalogue row is item row + 1."""
+
+    def __init__(self, n_items: int, settings: SasRecSettings) -> None:
+        super().__init__()
+        self.length = settings.length
+        self.items = nn.Embedding(n_items + 1, settings.hidden, padding_idx=0)
+        self.positions = nn.Embedding(settings.length, settings.hidden)
+        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.blocks))
+        self.dropout = nn.Dropout(settings.dropout)
+        self.norm = nn.LayerNorm(settings.hidden)
+        for table in (self.items, self.positions):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """items (B, L) to hidden states (B, L, D)."""
+        places = torch.arange(items.shape[1], device=items.device)
+        # The paper scales the embeddings as Vaswani et al. do.
+        x = self.items(items) * self.items.embedding_dim**0.5 + self.positions(places)
+        x = self.dropout(x)
+        later = torch.ones(len(places), len(places), dtype=torch.bool, device=x.device).triu(1)
+        for block in self.blocks:
+            x = block(x, later)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """(N, D) to the scores of all catalogue rows (N, n_items)."""
+        return hidden @ self.items.weight[1:].T
+
+
+def train_sasrec(
+    sequences: Sequence[UserSequence],
+    n_items: int,
+    settings: SasRecSettings,
+    valid: Sequence[Case] = (),
+) -> SasRec:
+    """Trains on every next item of the sequences. With validation cases the epoch with the best
+    NDCG@10 is kept, and `patience` epochs without a gain are the end."""
+    torch.manual_seed(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+    model = SasRec(n_items, settings).to("cuda" if torch.cuda.is_available() else "cpu")
+    optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, betas=(0.9, 0.98))
+    histories = [user.items for user in sequences if len(user.items) > 1]
+    best, best_score, since = copy.deepcopy(model.state_dict()), -1.0, 0
+    for _ in track(range(settings.epochs), "SASRec"):
+        model.train()
+        order = rng.permutation(len(histories))
+        for start in range(0, len(order), settings.batch):
+            chosen = [histories[i] for i in order[start : start + settings.batch]]
+            optimizer.zero_grad()
+            _loss(model, chosen).backward()
+            optimizer.step()
+        if not valid:
+            continue
+        targets = [case.target for case in valid]
+        score = metrics(sasrec_ranker(model)(valid), targets)["NDCG@10"]
+        best_score, since = (score, 0) if score > best_score else (best_score, since + 1)
+        if since == 0:
+            best = copy.deepcopy(model.state_dict())
+        elif since == settings.patience:
+            break
+    if valid:
+        model.load_state_dict(best)
+    return model
+
+
+def sasrec_ranker(model: SasRec) -> Ranker:
+    """Ranks all items by a trained model; those of the history are left out."""
+
+    @torch.inference_mode()
+    def rank(cases: Sequence[Case]) -> list[list[int]]:
+        model.eval()
+        found: list[list[int]] = []
+        for start in range(0, len(cases), _AT_ONCE):
+            histories = [case.user.items for case in cases[start : start + _AT_ONCE]]
+            batch, lengths = _padded([h[-model.length :] for h in histories], model)
+            hidden = model(batch)[torch.arange(len(batch)), lengths - 1]
+            scores = model.scores(hidden)
+            for row, history in enumerate(histories):
+                scores[row, list(history)] = -torch.inf
+            found += scores.topk(min(max(CUTOFFS), scores.shape[1])).indices.tolist()
+        return found
+
+    return rank
+
+
+def _loss(model: SasRec, histories: Sequence[Sequence[int]]) -> Tensor:
+    """Mean cross entropy of every next item over all items."""
+    batch, _ = _padded([h[-model.length - 1 :] for h in histories], model)
+    inputs, targets = batch[:, :-1], batch[:, 1:]
+    asked = targets > 0
+    logits = model.scores(model(inputs)[asked])
+    return nn.functional.cross_entropy(logits, targets[asked] - 1)
+
+
+def _padded(histories: Sequence[Sequence[int]], model: SasRec) -> tuple[Tensor, Tensor]:
+    """Items (B, L), padded on the right, where a causal model does not see it; lengths (B,)."""
+    lengths = torch.tensor([len(history) for history in histories])
+    batch = torch.zeros(len(histories), int(lengths.max()), dtype=torch.long)
+    for row, history in enumerate(histories):
+        batch[row, : len(history)] = torch.tensor(history) + 1
+    device = model.items.weight.device
+    return batch.to(device), lengths.to(device)

@@ -1,0 +1,77 @@
+"""SASRec learns what a chain of clicks has to teach, and sees nothing of the future."""
+
+import numpy as np
+import pytest
+import torch
+
+from model_store.build.dataset import UserSequence
+from model_store.build.evaluate import Case, metrics
+from model_store.build.sasrec import SasRec, SasRecSettings, sasrec_ranker, train_sasrec
+
+N = 30
+SETTINGS = SasRecSettings(hidden=32, epochs=30, dropout=0.1, length=12, learning_rate=5e-3)
+
+
+def walks(rng: np.random.Generator, users: int) -> list[UserSequence]:
+    """A second-order chain: the next item is told by the last two, and by neither alone."""
+    found = []
+    for u in range(users):
+        items = rng.integers(N, size=2).tolist()
+        while len(items) < 10:
+            items.append((items[-1] + 3 * (items[-2] % 3) + 1) % N)
+        found.append(UserSequence(f"u{u}", tuple(items)))
+    return found
+
+
+def cases(users: list[UserSequence]) -> list[Case]:
+    return [Case(UserSequence(u.user_id, u.items[:-1]), u.items[-1]) for u in users]
+
+
+def test_it_learns_a_chain() -> None:
+    rng = np.random.default_rng(0)
+    # Items of the history are left out of a ranking, so cases whose target is one say nothing.
+    asked = [c for c in cases(walks(rng, 300)) if c.target not in c.user.items]
+    model = train_sasrec(walks(rng, 600), N, SETTINGS)
+    found = metrics(sasrec_ranker(model)(asked), [case.target for case in asked])
+    assert found["HR@1"] > 0.9
+
+
+def test_validation_keeps_the_best_epoch_and_ends_early() -> None:
+    """Noise has nothing to teach: the longer it is learnt, the worse; patience ends that."""
+    rng = np.random.default_rng(1)
+    noise = [UserSequence(f"u{u}", tuple(rng.integers(N, size=6).tolist())) for u in range(60)]
+    settings = SETTINGS.model_copy(update={"epochs": 1000, "patience": 2, "hidden": 8})
+    model = train_sasrec(noise, N, settings, cases(noise[:20]))
+    assert isinstance(model, SasRec)  # ended, long before a thousand epochs
+
+
+def test_it_is_causal_and_blind_to_padding() -> None:
+    torch.manual_seed(0)
+    model = SasRec(N, SETTINGS).eval()
+    items = torch.randint(1, N + 1, (1, 8))
+    changed = items.clone()
+    changed[0, 5:] = 0
+    with torch.inference_mode():
+        torch.testing.assert_close(model(items)[:, :5], model(changed)[:, :5])
+
+
+def test_rankings_hold_no_item_of_the_history_and_repeat() -> None:
+    histories = walks(np.random.default_rng(2), 50)
+    one, two = (
+        sasrec_ranker(train_sasrec(histories, N, SETTINGS.model_copy(update={"epochs": 2})))(
+            cases(histories)
+        )
+        for _ in range(2)
+    )
+    assert one == two
+    for rows, case in zip(one, cases(histories), strict=True):
+        assert len(set(rows)) == 10
+        assert not set(rows) & set(case.user.items)
+
+
+@pytest.mark.parametrize("length", [1, 5, 40])
+def test_any_history_length(length: int) -> None:
+    model = SasRec(N, SETTINGS)
+    rng = np.random.default_rng(3)
+    case = Case(UserSequence("u", tuple(rng.integers(N // 2, size=length).tolist())), 0)
+    assert len(sasrec_ranker(model)([case])[0]) == 10
