@@ -2,6 +2,7 @@
 
 import typer
 
+from bench.agreement import agreement
 from bench.engine import engine
 from bench.load import load
 from bench.replay import replay
@@ -18,6 +19,7 @@ def commands() -> None:
 
 
 app.command()(engine)
+app.command()(agreement)
 app.command()(trie)
 app.command()(service)
 app.command()(load)

@@ -1,13 +1,14 @@
 """Who can search: the torch engine, Hugging Face, our engine on vLLM, and vLLM's own beam search.
 
 A contestant answers all prompts of a call and says how long that took by its own clock. Those that
-bring vLLM live in a process each, and wait idle while others work; the rest share ours.
+bring vLLM live in a process each, which is stopped while others work; the rest share ours.
 """
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -170,7 +171,14 @@ def _elsewhere(name: str, setup: Setup, stack: ExitStack) -> Search:
             process.join()
             raise RuntimeError(f"{name} ended with status {process.exitcode}") from None
 
+    def tell(signal_number: int) -> None:
+        """To its process and those that it has started: vLLM's poll while they wait."""
+        assert process.pid
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal_number)
+
     def end() -> None:
+        tell(signal.SIGCONT)
         if process.is_alive():
             ours.send(_END)
         process.join(_END_S)
@@ -178,10 +186,13 @@ def _elsewhere(name: str, setup: Setup, stack: ExitStack) -> Search:
 
     stack.callback(end)
     receive()  # it is ready
+    tell(signal.SIGSTOP)
 
     def search(prompts: Prompts, beams: int) -> tuple[float, Answers]:
+        tell(signal.SIGCONT)
         ours.send((prompts, beams))
         answer: tuple[float, Answers] = receive()
+        tell(signal.SIGSTOP)
         return answer
 
     return search
@@ -189,6 +200,7 @@ def _elsewhere(name: str, setup: Setup, stack: ExitStack) -> Search:
 
 def _serve(pipe: Connection, name: str, path: Path, beams: int, device: str, threads: int) -> None:
     """The life of a contestant's process: ready, then call by call, until told to end."""
+    os.setpgid(0, 0)
     torch.set_num_threads(threads)
     with ExitStack() as stack:
         search = _here(name, Setup(Bundle.load(path), beams, device), stack)
