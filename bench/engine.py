@@ -268,5 +268,8 @@ def _print(rows: Sequence[Mapping[str, Any]], title: str) -> None:
         )
         console.print(f"floor: {phases}")
         if min(row["time_over_floor"] for row in cell) < 1:
-            console.print("faster than its floor: something slowed the measuring of the floor down")
+            console.print(
+                "faster than its floor, which is that of fp32 products: the weights are smaller, or"
+                " something slowed its measuring down"
+            )
         console.print()

@@ -124,8 +124,9 @@ class Trie:
         parent = torch.repeat_interleave(count)
         # A child's number is its place in the whole list, moved by what its parent's run needs.
         shift = behind - count.cumsum(0)
-        node = torch.arange(parent.shape[0], device=nodes.device) + shift[parent]
-        return Children(parent, node, self.code[depth][node].long())
+        node = torch.arange(parent.shape[0], device=nodes.device) + shift.index_select(0, parent)
+        # On a CPU `index_select` takes half the time of an index in brackets.
+        return Children(parent, node, self.code[depth].index_select(0, node).long())
 
     def rows(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """The items under `nodes` (n,) at `depth`: first row and the row behind the last."""

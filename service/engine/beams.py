@@ -66,24 +66,18 @@ def advance(
     if not eligible.unrestricted:
         may = eligible.count(beams.query[below.parent], *trie.rows(depth + 1, below.node)) > 0
         below = Children(below.parent[may], below.node[may], below.code[may])
+    at = row.index_select(0, below.parent)
     if trie.has_end[depth]:
-        gain = logp[row[below.parent], below.code.clamp(min=0)]
-        gain = gain.masked_fill_(below.code == END, 0.0)
+        gain = logp[at, below.code.clamp(min=0)].masked_fill_(below.code == END, 0.0)
     else:
-        gain = logp[row[below.parent], below.code]
-    score = beams.score[below.parent] + gain
-    query = beams.query[below.parent]
+        gain = logp[at, below.code]
+    score = gain.add_(beams.score.index_select(0, below.parent))
+    query = beams.query.index_select(0, below.parent)
+    columns = [query, below.node, score, below.parent, below.code]
     best = _best(score, query, widths)
-    if best is None:
-        return Beams(beams.queries, query, below.node, score, below.parent, below.code)
-    return Beams(
-        beams.queries,
-        query[best],
-        below.node[best],
-        score[best],
-        below.parent[best],
-        below.code[best],
-    )
+    if best is not None:
+        columns = [column.index_select(0, best) for column in columns]
+    return Beams(beams.queries, *columns)
 
 
 def answers(trie: Trie, beams: Beams) -> list[list[Beam]]:

@@ -65,8 +65,8 @@ class Model:
         position = torch.cat([torch.arange(n, device=device) for n in lengths])
         last = torch.tensor(lengths, device=device).cumsum(0) - 1
         cache = self._new_cache(lengths, room)
-        turn = self._turn[position]
-        x = self._weights.embedding[ids]  # (N, hidden)
+        turn = self._turn.index_select(0, position)
+        x = self._weights.embedding.index_select(0, ids)  # (N, hidden)
         for layer, kept in zip(self._weights.layers, cache.layers, strict=True):
             q, kv = self._project(layer, x, turn)
             at_end = kept is cache.layers[-1]
@@ -93,8 +93,8 @@ class Model:
         first, used = cache.used, cache.used + width
         cache.used = used
         mask = self._mask(cache, sees)
-        turn = self._turn[(cache.lengths[:, None] + behind).flatten()]
-        x = self._weights.embedding[tokens.flatten()]  # (Q·W, hidden)
+        turn = self._turn.index_select(0, (cache.lengths[:, None] + behind).flatten())
+        x = self._weights.embedding.index_select(0, tokens.flatten())  # (Q·W, hidden)
         for layer, kept in zip(self._weights.layers, cache.layers, strict=True):
             q, kv = self._project(layer, x, turn)
             kept[:, :, first:used] = kv.view(queries, width, 2 * self._kv, -1).transpose(1, 2)
