@@ -7,11 +7,13 @@ one and checks it.
 
 import hashlib
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import mkdtemp
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from model_store.bundle import MANIFEST, Manifest, validate
 from model_store.errors import BundleError, StoreError
@@ -20,6 +22,9 @@ from model_store.versions import Versions
 
 CLAIMS = "claims"
 CACHE = Path.home() / ".cache" / "sidrec"
+
+_CREATING = threading.Lock()
+"""Held while a file is created that must not be there: not every fsspec does it in one step."""
 
 
 class RemoteStore(Versions[str]):
@@ -99,11 +104,22 @@ class RemoteStore(Versions[str]):
         version = max((int(entry) for entry in taken if entry.isdecimal()), default=0) + 1
         while True:
             try:
-                self._files.pipe_file(f"{folder}/{version}", b"", mode="create")
+                self._create(f"{folder}/{version}")
             except FileExistsError:
                 version += 1
             else:
                 return version
+
+    def _create(self, path: str) -> None:
+        """An empty file. Raises `FileExistsError` where there is one, for all but one of those
+        who try at the same time: of this process, of this machine, or wherever the service behind
+        the address creates conditionally, as S3 does."""
+        with _CREATING:
+            if isinstance(self._files, LocalFileSystem):
+                # fsspec looks first and writes then.
+                with open(path, "xb"):
+                    return
+            self._files.pipe_file(path, b"", mode="create")
 
     def _upload(self, source: Path, target: str) -> None:
         self._files.makedirs(target.rpartition("/")[0], exist_ok=True)

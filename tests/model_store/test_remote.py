@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -84,6 +85,19 @@ def test_an_upload_that_breaks_off_is_no_version(
         remote.fetch("shop")
     # Its number is spent: what was uploaded under it must never mix with another version.
     assert remote.publish(good.manifest, filler(good)).endswith("/shop/2")
+
+
+def test_a_number_is_claimed_by_one(remote: RemoteStore) -> None:
+    """Many at once, again and again: looking first and writing then would not do."""
+    for attempt in range(20):
+        together = threading.Barrier(8, timeout=20)
+
+        def claim(_: int, together: threading.Barrier = together, name: str = f"n{attempt}") -> int:
+            together.wait()
+            return remote._claim(name)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sorted(pool.map(claim, range(8))) == list(range(1, 9))
 
 
 def test_publishers_at_the_same_time_get_different_numbers(
