@@ -90,13 +90,18 @@ class Encoder:
     ) -> Example:
         """The prompt for `history` and the response `target`. Labels stand on the response and,
         with `history_labels`, on the SIDs of the history."""
-        before, after = self._frame(profile, scene)
-        pieces: list[tuple[Ids, bool]] = [(before, False)]
-        for i, row in enumerate(history):
-            if i:
-                pieces.append((self._separator, False))
-            pieces.append((self._items[row], history_labels))
-        pieces += [(after, False), (self._opening, False)]
+        pieces: list[tuple[Ids, bool]]
+        if history:
+            before, after = self._frame(profile, scene)
+            pieces = [(before, False)]
+            for i, row in enumerate(history):
+                if i:
+                    pieces.append((self._separator, False))
+                pieces.append((self._items[row], history_labels))
+            pieces += [(after, False), (self._opening, False)]
+        else:  # no SID cuts the text, so it is tokenised as one
+            text = self.template.render([], profile, scene) + self._opening_text
+            pieces = [(self._encode(text), False)]
         return self._join([*pieces, (self._responses[target], True), (self._end, True)])
 
     def title_of(self, row: int) -> Example:
@@ -105,9 +110,10 @@ class Encoder:
         title = self._behind(self.titles[row] or "")
         return self._join([(prompt, False), (title, True), (self._end, True)])
 
-    def sid_of(self, row: int) -> Example:
-        """Title → SID."""
-        prompt = self._encode(self._tasks.ask_sid(self.titles[row] or "") + self._opening_text)
+    def sid_of(self, row: int, title: str | None = None) -> Example:
+        """Title → SID; `title` is what is known of it, None all."""
+        title = (self.titles[row] or "") if title is None else title
+        prompt = self._encode(self._tasks.ask_sid(title) + self._opening_text)
         return self._join([(prompt, False), (self._responses[row], True), (self._end, True)])
 
     @property
@@ -148,34 +154,62 @@ def epoch(
     *,
     max_history: int,
     last_share: float = 0.5,
+    cold_share: float = 0.0,
+    blind_share: float = 0.0,
     history_labels: bool = True,
 ) -> list[Example]:
-    """One example per user with at least two items, each cut at a fresh random place."""
+    """One example per user with at least two items, each cut at a fresh random place.
+
+    A share `blind_share` is asked without the profile, and as many without the scene: at serving
+    time either may be unknown.
+    """
+
+    def hidden() -> bool:
+        return blind_share > 0 and rng.random() < blind_share
+
     return [
         encoder.example(
             user.items[max(0, cut - max_history) : cut],
             user.items[cut],
-            user.profile,
-            user.scenes[cut] if user.scenes else user.scene,
+            {} if hidden() else user.profile,
+            None if hidden() else user.scenes[cut] if user.scenes else user.scene,
             history_labels=history_labels,
         )
-        for user, cut in cuts(users, rng, last_share=last_share)
+        for user, cut in cuts(users, rng, last_share=last_share, cold_share=cold_share)
     ]
 
 
 def cuts(
-    users: Sequence[UserSequence], rng: np.random.Generator, *, last_share: float
+    users: Sequence[UserSequence],
+    rng: np.random.Generator,
+    *,
+    last_share: float,
+    cold_share: float = 0.0,
 ) -> Iterator[tuple[UserSequence, int]]:
     """Each user with at least two items, and the place of the item that is asked for.
 
-    A share `last_share` is cut at the last item, which gives the longest history; the rest
+    A share `cold_share` is cut before the first item: profile and scene have to do. Of the others
+    a share `last_share` is cut at the last item, which gives the longest history; the rest
     uniformly, so that short histories are asked for as often as they occur in life.
     """
     for user in users:
         if len(user.items) < 2:
             continue
         last = len(user.items) - 1
-        yield user, last if rng.random() < last_share else int(rng.integers(1, last + 1))
+        if cold_share and rng.random() < cold_share:
+            yield user, 0
+        else:
+            yield user, last if rng.random() < last_share else int(rng.integers(1, last + 1))
+
+
+def fragment(title: str, rng: np.random.Generator) -> str:
+    """Two or more words of a title that stand side by side, as people search for it."""
+    words = title.split()
+    if len(words) < 3:
+        return title
+    count = int(rng.integers(2, len(words)))
+    start = int(rng.integers(len(words) - count + 1))
+    return " ".join(words[start : start + count])
 
 
 def titled_rows(encoder: Encoder, rng: np.random.Generator, count: int) -> list[int]:

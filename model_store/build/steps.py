@@ -67,7 +67,7 @@ class Steps:
         config = self._config
         base = config.model.base if isinstance(config.model, Pretrained) else None
         drawn = config.train.model_dump(
-            include={"max_history", "last_share", "mix", "seed"}, mode="json"
+            include={"max_history", "last_share", "cold_share", "mix", "seed"}, mode="json"
         )
         part = config.model_dump(mode="json")
         return [

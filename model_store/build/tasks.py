@@ -5,7 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from model_store.build.dataset import Encoder, Example, UserSequence, cuts, epoch, titled_rows
+from model_store.build.dataset import (
+    Encoder,
+    Example,
+    UserSequence,
+    cuts,
+    epoch,
+    fragment,
+    titled_rows,
+)
 from model_store.build.files import write_rows
 from model_store.build.train import Schedule
 
@@ -15,6 +23,11 @@ def mixture(
 ) -> Callable[[np.random.Generator], list[Example]]:
     """Draws the examples of an epoch: one of each user, and their share of the title tasks."""
 
+    def part_of(row: int, rng: np.random.Generator) -> str | None:
+        if not schedule.mix.fragments or rng.random() >= schedule.mix.fragments:
+            return None
+        return fragment(encoder.titles[row] or "", rng)
+
     def draw(rng: np.random.Generator) -> list[Example]:
         examples = epoch(
             users,
@@ -22,6 +35,8 @@ def mixture(
             rng,
             max_history=schedule.max_history,
             last_share=schedule.last_share,
+            cold_share=schedule.cold_share,
+            blind_share=schedule.blind_share,
             history_labels=schedule.history_labels,
         )
         asked = len(examples)
@@ -29,7 +44,7 @@ def mixture(
         titles = titled_rows(encoder, rng, round(asked * mix.sid_to_title))
         sids = titled_rows(encoder, rng, round(asked * mix.title_to_sid))
         examples += [encoder.title_of(row) for row in titles]
-        return examples + [encoder.sid_of(row) for row in sids]
+        return examples + [encoder.sid_of(row, part_of(row, rng)) for row in sids]
 
     return draw
 
@@ -39,7 +54,7 @@ def export(
 ) -> None:
     """Writes one draw of each task in use as `instruction` and `response`, one JSON line each."""
     rng = np.random.default_rng(schedule.seed)
-    chosen = list(cuts(users, rng, last_share=schedule.last_share))
+    chosen = list(cuts(users, rng, last_share=schedule.last_share, cold_share=schedule.cold_share))
     write_rows(_next_items(chosen, encoder, schedule), folder / "next_item.jsonl")
     tasks = encoder.template.tasks
     if tasks is None:

@@ -38,6 +38,9 @@ class Mix(BaseModel):
 
     sid_to_title: float = Field(default=0.0, ge=0)
     title_to_sid: float = Field(default=0.0, ge=0)
+    fragments: float = Field(
+        default=0.0, ge=0, le=1, description="share of title → SID that shows part of a title only"
+    )
 
 
 class Schedule(BaseModel):
@@ -53,6 +56,12 @@ class Schedule(BaseModel):
     dropout: float = 0.0
     max_history: int = 40
     last_share: float = 0.5
+    cold_share: float = Field(
+        default=0.0, ge=0, le=1, description="examples without a history, for the first item"
+    )
+    blind_share: float = Field(
+        default=0.0, ge=0, le=1, description="examples without a profile, and without a scene"
+    )
     history_labels: bool = Field(
         default=True, description="learn the SIDs inside a history too, not the response alone"
     )

@@ -8,7 +8,9 @@ from model_store.build.dataset import (
     Example,
     UserSequence,
     batches,
+    cuts,
     epoch,
+    fragment,
 )
 from model_store.build.tokenizer import END_OF_TEXT, train_tokenizer
 from model_store.prompt import ProfileField, PromptTemplate
@@ -32,7 +34,7 @@ def encoder(tokenizer: Tokenizer) -> Encoder:
     return Encoder(tokenizer, SPEC, TEMPLATE, CODES)
 
 
-@pytest.mark.parametrize("history", [(0,), (1, 2), (3, 0, 1, 2)])
+@pytest.mark.parametrize("history", [(), (0,), (1, 2), (3, 0, 1, 2)])
 @pytest.mark.parametrize("profile", [{"性别": "男"}, {}])
 def test_joined_pieces_equal_the_tokenised_text(
     encoder: Encoder,
@@ -108,3 +110,44 @@ def test_batches_hold_every_example_once_within_the_budget() -> None:
         assert ((labels == IGNORE) == (ids == 0)).all()
         seen += [(int(row[0]), int((row > 0).sum())) for row in ids]
     assert sorted(seen) == [(i + 1, len(example)) for i, example in enumerate(examples)]
+
+
+def test_a_share_is_asked_before_the_first_item() -> None:
+    users = [UserSequence(str(i), (0, 1, 2)) for i in range(1000)]
+    rng = np.random.default_rng(0)
+    places = [cut for _, cut in cuts(users, rng, last_share=0.5, cold_share=0.2)]
+    assert 150 < places.count(0) < 250
+    assert places.count(1)
+    assert places.count(2)
+
+
+def test_a_share_is_asked_without_profile_and_without_scene() -> None:
+    template = PromptTemplate(
+        text="用户{profile}在{scene}。点击了{history},下一个?", profile=TEMPLATE.profile
+    )
+    spoken = [template.text, "性别为男", "性别为未知", "首页"]
+    words = train_tokenizer(spoken, SPEC, 400)
+    users = [UserSequence(str(i), (0, 1), {"性别": "男"}, "首页") for i in range(1000)]
+    examples = epoch(
+        users,
+        Encoder(words, SPEC, template, CODES),
+        np.random.default_rng(0),
+        max_history=8,
+        blind_share=0.3,
+    )
+    texts = [words.decode(example.ids.tolist()) for example in examples]
+    without_profile = sum("未知" in text for text in texts)
+    without_scene = sum("在。" in text for text in texts)
+    assert 250 < without_profile < 350
+    assert 250 < without_scene < 350
+    assert any("未知在首页" in text for text in texts)
+    assert any("性别为男在。" in text for text in texts)
+
+
+def test_a_fragment_is_words_that_stand_side_by_side() -> None:
+    rng, title = np.random.default_rng(0), "Quillon K3 4K Portable Display"
+    found = {fragment(title, rng) for _ in range(500)}
+    words = title.split()
+    runs = {" ".join(words[i:j]) for i in range(5) for j in range(i + 2, 6)} - {title}
+    assert found == runs
+    assert fragment("Mug", rng) == "Mug"
