@@ -252,7 +252,7 @@ def test_an_existing_model_is_fine_tuned_and_served(
 def test_mistakes_in_a_configuration_are_named(tmp_path: Path) -> None:
     text = (CONFIGS / "demo.toml").read_text()
     path = tmp_path / "bad.toml"
-    path.write_text(text.replace("epochs = 12", "epocs = 12").replace("{history}", "history"))
+    path.write_text(text.replace("epochs =", "epocs =").replace("{history}", "history"))
     result = CliRunner().invoke(cli, ["build", str(path), "--out", str(tmp_path)])
     assert result.exit_code == 1
     assert "train.epocs" in result.output
