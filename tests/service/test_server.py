@@ -17,8 +17,10 @@ async def test_what_is_loaded_is_spared_from_garbage_collection(freeze: bool) ->
     try:
         async with asyncio.timeout(30):
             serving = asyncio.create_task(server.serve())
-            while not server.started:
+            while True:
                 await asyncio.sleep(0.01)
+                if server.started:
+                    break
             assert (gc.get_freeze_count() > 0) == freeze
             server.should_exit = True
             await serving
