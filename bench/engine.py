@@ -110,7 +110,7 @@ def engine(
     """
     if shape not in shapes.SHAPES:
         raise typer.BadParameter(f"no shape {shape!r}; there are {', '.join(shapes.SHAPES)}")
-    settings = {k: v for k, v in locals().items() if k != "out"}
+    settings = dict(locals())
     torch.set_num_threads(threads)
     loaded = shapes.load(shape, bundle)
     names = [TORCH, *[HUGGING_FACE] * hugging_face, *WITH_VLLM * vllm]

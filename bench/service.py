@@ -50,7 +50,7 @@ def service(
     out: Out = DEFAULT_OUT,
 ) -> None:
     """HTTP, validation, Redis, prompt and items: what they add to the engine."""
-    settings = {k: v for k, v in locals().items() if k != "out"}
+    settings = dict(locals())
     torch.set_num_threads(threads)
     loaded = shapes.load("demo", bundle)
     crowd = Users(loaded, users)
