@@ -138,7 +138,7 @@ def passes(op: str, operand: Any, value: Any) -> bool:
         case "all":
             return all(each in has for each in operand)
         case "exists":
-            return bool(has) == operand
+            return bool(has) is operand
         case _:
             return any(COMPARE[op](v, operand) for v in has)
 

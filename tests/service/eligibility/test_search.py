@@ -30,7 +30,7 @@ from tests.engine.reference import assert_same, beams_of
 from tests.tiny import ARCHITECTURES, Item, make_bundle, random_items
 
 EXAMPLES = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 SIZES = (4, 4, 4)
 
