@@ -1,6 +1,7 @@
 """Beam-native search: one pass over the prompts, then few small ones over the prefixes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -50,6 +51,8 @@ class TorchEngine(BatchingEngine):
         self._spare = _spare_rows(config, place)
         self.trie = bundle.trie.to(place)
         self.max_prompt_tokens = bundle.max_prompt_tokens
+        self.max_length = bundle.max_length
+        self._ends = bundle.end_tokens
         super().__init__(batch_tokens=batch_tokens)
 
     @torch.inference_mode()
@@ -73,7 +76,20 @@ class TorchEngine(BatchingEngine):
                 depth += 1
             if depth < trie.depth:
                 paths = paths[beams.parent]
-        return answers(trie, beams)
+        return answers(trie, beams, explain=any(query.explain for query in queries))
+
+    @torch.inference_mode()
+    def _write(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
+        # As `decode` has it: one query with one prefix, which sees all of itself.
+        cache, hidden = self._model.prefill([prompt], max_tokens)
+        for written in count():
+            token = self._model.logprobs(hidden).argmax(dim=1)[None]  # (1, 1)
+            if (chosen := int(token)) in self._ends:
+                return
+            yield chosen
+            sees = torch.ones(1, 1, written + 1, dtype=torch.bool, device=token.device)
+            behind = torch.full_like(token, written)
+            hidden = self._model.decode(cache, token, behind, sees)
 
     def _room(self, queries: Sequence[Query]) -> int:
         """Places for beam tokens that a query may need: each pass may be wider by the spare."""

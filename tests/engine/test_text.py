@@ -1,0 +1,84 @@
+"""Texts between the batches of searches: they take turns, end alone, and hold nobody up."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from model_store.bundle import Bundle
+from service.engine import Query
+from service.engine.fake import FakeEngine
+from service.errors import EngineDead, EngineError
+from tests.engine.test_batching import PATIENCE, POISON, Scripted, held
+from tests.tiny import make_bundle, random_items
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder: Path = tmp_path_factory.mktemp("texts")
+    return make_bundle(folder, random_items(50, (4, 4, 4)))
+
+
+class Endless(FakeEngine):
+    """Writes for ever, notes what it does in which order, and fails behind the token `POISON`."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.steps: list[str] = []
+        super().__init__(bundle)
+
+    def _run(self, queries: Sequence[Query]) -> list[list[object]]:  # type: ignore[override]
+        self.steps.append("search")
+        return super()._run(queries)  # type: ignore[return-value]
+
+    def _write(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
+        while True:
+            self.steps.append(f"text {prompt[0]}")
+            if prompt[0] == POISON:
+                raise RuntimeError("poison")
+            yield prompt[0]
+
+
+async def test_texts_take_turns_and_each_ends_at_its_length(bundle: Bundle) -> None:
+    with Endless(bundle) as engine:
+        long, short = await asyncio.gather(engine.generate([1], 50), engine.generate([2], 3))
+        assert (long, short) == ([1] * 50, [2] * 3)
+        between = engine.steps[engine.steps.index("text 2") :][:6]
+        assert between == ["text 2", "text 1"] * 3
+
+
+async def test_a_search_waits_for_one_token_only(bundle: Bundle) -> None:
+    with Endless(bundle) as engine:
+        text = asyncio.create_task(engine.generate([1], 250))
+        for _ in range(5):
+            await engine.search(Query([1], 2))
+        assert not text.done() or engine.steps.count("search") == 5
+        assert await text == [1] * 250
+        assert "search" in engine.steps[: engine.steps.count("text 1")]
+
+
+async def test_one_that_fails_fails_alone(bundle: Bundle) -> None:
+    with Endless(bundle) as engine:
+        failing = asyncio.create_task(engine.generate([POISON], 5))
+        assert await engine.generate([1], 5) == [1] * 5
+        with pytest.raises(EngineError, match="RuntimeError: poison"):
+            await failing
+        assert await engine.search(Query([1], 2))
+
+
+async def test_closing_leaves_no_caller_waiting(bundle: Bundle) -> None:
+    engine = Scripted(bundle)
+    gate, first = await held(engine)
+    text = asyncio.create_task(engine.generate([1], 5))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(asyncio.to_thread(engine.close))
+    while engine.alive:
+        await asyncio.sleep(0)
+    gate.opened.set()
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(EngineDead):
+            await text
+        await closing
+        assert await first
+    with pytest.raises(EngineDead):
+        await engine.generate([1], 5)
