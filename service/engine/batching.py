@@ -128,7 +128,8 @@ class BatchingEngine(Engine):
         finally:
             with self._changed:
                 self._closing = True
-                left = [*self._taken, *self._waiting, *(text for text, _ in self._texts)]
+                left: list[_Waiting | Text] = [*self._taken, *self._waiting]
+                left += [text for text, _ in self._texts]
                 self._waiting.clear()
             for waiting in left:
                 waiting.finish(EngineDead("the engine has stopped"))

@@ -79,7 +79,8 @@ def advance(
     best = _best(score, query, widths)
     if best is not None:
         columns = [column.index_select(0, best) for column in columns]
-    return Beams(beams.queries, *columns, above=beams)
+    query, node, score, parent, code = columns
+    return Beams(beams.queries, query, node, score, parent, code, beams)
 
 
 def answers(trie: Trie, beams: Beams, *, explain: bool = False) -> list[list[Beam]]:

@@ -35,6 +35,7 @@ def test_gains_are_the_log_probabilities_of_the_tokens(
             ids = torch.tensor([[*query.prompt_token_ids, *tokens]])
             logits = model(ids, use_cache=False).logits[0, -len(tokens) - 1 : -1]
             expected = logits.log_softmax(dim=1)[torch.arange(len(tokens)), tokens]
+            assert beam.gains is not None
             assert beam.gains == pytest.approx(expected.tolist(), abs=TOLERANCE)
             assert sum(beam.gains) == pytest.approx(beam.score, abs=1e-6)
 

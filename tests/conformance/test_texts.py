@@ -1,7 +1,7 @@
 """Every engine writes what Hugging Face's greedy `generate` writes, token for token."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -30,8 +30,8 @@ def asked(demo: Bundle) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def hugging_face(demo: Bundle) -> Iterator[Any]:
-    yield AutoModelForCausalLM.from_pretrained(demo.model_path, dtype=torch.float32).eval()
+def hugging_face(demo: Bundle) -> Any:
+    return AutoModelForCausalLM.from_pretrained(demo.model_path, dtype=torch.float32).eval()
 
 
 @torch.inference_mode()

@@ -1,16 +1,17 @@
 """Texts between the batches of searches: they take turns, end alone, and hold nobody up."""
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from model_store.bundle import Bundle
-from service.engine import Query
+from service.engine import Beam, Query
 from service.engine.fake import FakeEngine
 from service.errors import EngineDead, EngineError
-from tests.engine.test_batching import PATIENCE, POISON, Scripted, held
+from tests.engine.test_batching import PATIENCE, POISON, Scripted, held, until
 from tests.tiny import make_bundle, random_items
 
 
@@ -25,11 +26,14 @@ class Endless(FakeEngine):
 
     def __init__(self, bundle: Bundle) -> None:
         self.steps: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
         super().__init__(bundle)
 
-    def _run(self, queries: Sequence[Query]) -> list[list[object]]:  # type: ignore[override]
+    def _run(self, queries: Sequence[Query]) -> list[list[Beam]]:
         self.steps.append("search")
-        return super()._run(queries)  # type: ignore[return-value]
+        assert self.gate.wait(PATIENCE)
+        return super()._run(queries)
 
     def _write(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
         while True:
@@ -49,12 +53,16 @@ async def test_texts_take_turns_and_each_ends_at_its_length(bundle: Bundle) -> N
 
 async def test_a_search_waits_for_one_token_only(bundle: Bundle) -> None:
     with Endless(bundle) as engine:
+        engine.gate.clear()
+        # Of different widths, so that they do not share a batch.
+        searches = [asyncio.create_task(engine.search(Query([1], width))) for width in range(1, 5)]
+        await until(lambda: engine.stats().queue_depth == 3)
         text = asyncio.create_task(engine.generate([1], 250))
-        for _ in range(5):
-            await engine.search(Query([1], 2))
-        assert not text.done() or engine.steps.count("search") == 5
+        await asyncio.sleep(0)
+        engine.gate.set()
         assert await text == [1] * 250
-        assert "search" in engine.steps[: engine.steps.count("text 1")]
+        assert all(await asyncio.gather(*searches))
+        assert engine.steps[:8] == ["search", "text 1"] * 4
 
 
 async def test_one_that_fails_fails_alone(bundle: Bundle) -> None:
@@ -72,8 +80,7 @@ async def test_closing_leaves_no_caller_waiting(bundle: Bundle) -> None:
     text = asyncio.create_task(engine.generate([1], 5))
     await asyncio.sleep(0)
     closing = asyncio.create_task(asyncio.to_thread(engine.close))
-    while engine.alive:
-        await asyncio.sleep(0)
+    await until(lambda: not engine.alive)
     gate.opened.set()
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(EngineDead):
