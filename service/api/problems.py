@@ -18,6 +18,7 @@ from service.errors import (
     HistoryUnavailable,
     InvalidInput,
     NotFound,
+    NotTrained,
     Overloaded,
     SidrecError,
 )
@@ -43,6 +44,7 @@ class Kind:
 KINDS: dict[type[SidrecError], Kind] = {
     InvalidInput: Kind("invalid-input", "The request cannot be used", 422),
     NotFound: Kind("not-found", "There is no such thing", 404),
+    NotTrained: Kind("not-trained", "The bundle in service was not trained for this", 409),
     HistoryUnavailable: Kind("history-unavailable", "The history store is away", 503, 1),
     Overloaded: Kind("overloaded", "Too many requests are in flight", 503),
     EngineError: Kind("engine-error", "The engine could not answer", 503, 1),
