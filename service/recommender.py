@@ -3,14 +3,16 @@
 1. The scene is checked against those that the bundle knows.
 2. The history comes from the request, else from Redis.
 3. Item ids become catalogue rows; those that the bundle does not know are dropped and counted.
-4. The prompt builder renders profile, scene and history within the model's length.
-5. The engine searches, B = max(beam width, k), with the scene's adapter where there is one.
-6. Beams become items: best SID first, within a SID in the catalogue's order, cut to k.
-7. Where step 2 or 5 fails, or no history is left after 3, the answer is popular items of the
-   scene, and says why.
+4. What the request excludes and what its user has seen become an eligibility over rows.
+5. The prompt builder renders profile, scene and history within the model's length.
+6. The engine searches among what is eligible, B = max(beam width, k), with the scene's adapter
+   where there is one.
+7. Beams become eligible items: best SID first, within a SID in the catalogue's order, cut to k.
+8. Where step 2 or 6 fails, or no history is left after 3, the answer is popular items of the
+   scene, equally eligible, and says why.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
@@ -20,13 +22,18 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from model_store.bundle import Bundle
+from model_store.sid import Eligibility
+from service.eligibility.policy import Policy, Seen
+from service.eligibility.seen import seen_items
 from service.engine import Beam, Engine, Query
 from service.errors import EngineDead, EngineError, HistoryUnavailable, InvalidInput
-from service.history import History
+from service.history import Event, History
 from service.prompt import PromptBuilder
 
 Source = Literal["model", "popular"]
-Reason = Literal["no_history", "history_unavailable", "engine_error", "engine_dead"]
+Reason = Literal[
+    "no_history", "nothing_eligible", "history_unavailable", "engine_error", "engine_dead"
+]
 Stored = Literal["hit", "miss", "unavailable"]
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
@@ -34,7 +41,12 @@ _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is wanted. `history` are item ids, oldest first; None reads what is stored."""
+    """What is wanted.
+
+    history:      item ids, oldest first; None reads what is stored
+    exclude:      item ids that the answer must not contain; unknown ones do no harm
+    exclude_seen: which items of the user's past it must not contain; None is the deployment's
+    """
 
     k: int
     user_id: str | None = None
@@ -42,6 +54,8 @@ class Ask:
     profile: Mapping[str, str] = field(default_factory=dict)
     scene: str | None = None
     beam_width: int | None = None
+    exclude: Sequence[str] = ()
+    exclude_seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +70,16 @@ class Pick:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Picks in order, and how they came about.
+    """Picks in order, and how they came about. There are min(k, eligible) of them, always.
 
-    reason:        why not the model, None where it answered
-    stored:        what reading the stored history gave, None where it was not read
-    history_used:  history items in the prompt of this answer
-    unknown_items: history items that the bundle does not know
-    timing_ms:     per stage that was reached, and `total`
+    reason:         why not the model, None where it answered
+    stored:         what reading the stored history gave, None where it was not read
+    history_used:   history items in the prompt of this answer
+    unknown_items:  history items that the bundle does not know
+    eligible_items: catalogue items that the answer could have contained
+    seen_items:     catalogue items left out because the user has seen them; None where the stored
+                    history was wanted for that and could not be read
+    timing_ms:      per stage that was reached, and `total`
     """
 
     picks: list[Pick]
@@ -71,21 +88,30 @@ class Answer:
     stored: Stored | None
     history_used: int
     unknown_items: int
+    eligible_items: int
+    seen_items: int | None
     timing_ms: dict[str, float]
 
 
 class Recommender:
     """Answers for one bundle and its engine. Making one reads the whole catalogue: not on a loop.
 
-    `beam_width` is that of requests that name none.
+    `beam_width` is that of requests that name none; `policy` what no answer may contain.
     """
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, history: History, *, beam_width: int
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        history: History,
+        *,
+        beam_width: int,
+        policy: Policy | None = None,
     ) -> None:
         self._engine = engine
         self._history = history
         self._beam_width = beam_width
+        self._policy = policy or Policy()
         self._prompt = PromptBuilder(bundle)
         self._catalogue = bundle.catalogue
         self._scenes = bundle.manifest.prompt.scenes
@@ -108,16 +134,19 @@ class Recommender:
         leaves no room in the prompt; any other trouble is answered with popular items."""
         scene = self._known_scene(ask.scene)
         run = _Run()
+        past = await self._past(ask, run)
+        run.done("history")
+        eligible = self._eligible(ask, past, run)
+        run.done("eligibility")
         reason: Reason | None = None
         try:
-            beams = await self._search(ask, scene, run)
-            picks = [self._pick(row, score) for row, score in best_items(beams, ask.k)]
-        except (_NoHistory, HistoryUnavailable, EngineError) as error:
+            beams = await self._search(ask, scene, past, eligible, run)
+            picks = [self._pick(row, score) for row, score in best_items(beams, ask.k, eligible)]
+        except (_NoHistory, _NothingEligible, HistoryUnavailable, EngineError) as error:
             reason = _reason(error)
-            if reason != "no_history":
+            if reason not in ("no_history", "nothing_eligible"):
                 _log.warning("fallback", reason=reason, error=str(error))
-            rows: list[int] = self._catalogue.popular(scene)[: ask.k].tolist()
-            picks = [self._pick(row, None) for row in rows]
+            picks = [self._pick(row, None) for row in self._popular(scene, ask.k, eligible)]
         run.done("items")
         return Answer(
             picks=picks,
@@ -126,38 +155,71 @@ class Recommender:
             stored=run.stored,
             history_used=run.used if reason is None else 0,
             unknown_items=run.unknown,
+            eligible_items=run.eligible,
+            seen_items=run.seen,
             timing_ms=run.timing_ms(),
         )
 
-    async def _search(self, ask: Ask, scene: str | None, run: "_Run") -> list[Beam]:
-        item_ids = await self._item_ids(ask, run)
-        rows = [row for item_id in item_ids if (row := self._row_of.get(item_id)) is not None]
-        run.unknown = len(item_ids) - len(rows)
-        run.done("history")
+    async def _past(self, ask: Ask, run: "_Run") -> "_Past":
+        """Reads what is stored where the prompt or `exclude_seen` needs it."""
+        which = ask.exclude_seen or self._policy.exclude_seen
+        needed = ask.history is None or which != "nothing"
+        if ask.user_id is None or not needed:
+            return _Past(ask.history or [], [])
+        try:
+            events = await self._history.read(ask.user_id)
+        except HistoryUnavailable as error:
+            run.stored = "unavailable"
+            return _Past(ask.history or [], [], error)
+        run.stored = "hit" if events else "miss"
+        item_ids = [event.item_id for event in events] if ask.history is None else ask.history
+        return _Past(item_ids, events)
+
+    def _eligible(self, ask: Ask, past: "_Past", run: "_Run") -> Eligibility | None:
+        """What the answer may contain; None for everything."""
+        which = ask.exclude_seen or self._policy.exclude_seen
+        seen = self._rows(seen_items(which, ask.history, past.events, self._policy.purchase_types))
+        excluded = [*seen, *self._rows(ask.exclude)]
+        eligible = Eligibility.of(excluded=excluded) if excluded else None
+        n_items = len(self._catalogue)
+        run.eligible = n_items if eligible is None else eligible.total(n_items)
+        unread = past.error is not None and which != "nothing"
+        run.seen = None if unread else len(seen)
+        return eligible
+
+    async def _search(
+        self,
+        ask: Ask,
+        scene: str | None,
+        past: "_Past",
+        eligible: Eligibility | None,
+        run: "_Run",
+    ) -> list[Beam]:
+        if past.error is not None and ask.history is None:
+            raise past.error
+        rows = self._rows(past.item_ids)
+        run.unknown = len(past.item_ids) - len(rows)
         if not rows:
             raise _NoHistory
+        if run.eligible == 0:
+            raise _NothingEligible
         tokens, run.used = self._prompt.build(rows, ask.profile, scene)
         run.done("prompt")
         try:
             width = max(ask.beam_width or self._beam_width, ask.k)
             adapter = scene if scene in self._adapters else None
-            return await self._engine.search(Query(tokens, width, adapter=adapter))
+            return await self._engine.search(Query(tokens, width, eligible, adapter))
         finally:
             run.done("search")
 
-    async def _item_ids(self, ask: Ask, run: "_Run") -> Sequence[str]:
-        if ask.history is not None:
-            return ask.history
-        if ask.user_id is None:
-            return []
-        run.stored = "unavailable"
-        try:
-            events = await self._history.read(ask.user_id)
-        except HistoryUnavailable:
-            run.done("history")
-            raise
-        run.stored = "hit" if events else "miss"
-        return [event.item_id for event in events]
+    def _popular(self, scene: str | None, k: int, eligible: Eligibility | None) -> list[int]:
+        rows = self._catalogue.popular(scene)
+        found: list[int] = rows[:k].tolist() if eligible is None else eligible.among(rows, k)
+        return found
+
+    def _rows(self, item_ids: Iterable[str]) -> list[int]:
+        """The rows of those that the bundle knows, in their order."""
+        return [row for item_id in item_ids if (row := self._row_of.get(item_id)) is not None]
 
     def _pick(self, row: int, score: float | None) -> Pick:
         return Pick(self._ids[row], self._titles[row], self._sids[row], score)
@@ -170,16 +232,43 @@ class Recommender:
         return scene
 
 
-def best_items(beams: Sequence[Beam], k: int) -> list[tuple[int, float]]:
-    """The first `k` catalogue rows of the beams, with the score of their SID.
+def best_items(
+    beams: Sequence[Beam], k: int, eligible: Eligibility | None = None
+) -> list[tuple[int, float]]:
+    """The first `k` catalogue rows of the beams that are eligible, with the score of their SID.
 
     The catalogue already has the items of one SID in the order in which they are to be shown.
     """
-    return list(islice(((row, beam.score) for beam in beams for row in beam.rows), k))
+
+    def rows(beam: Beam) -> Iterable[int]:
+        # The only item of a beam is eligible, or the search would not have found it.
+        if eligible is None or len(beam.rows) == 1:
+            return beam.rows
+        return eligible.rows(beam.rows.start, beam.rows.stop)
+
+    return list(islice(((row, beam.score) for beam in beams for row in rows(beam)), k))
 
 
 class _NoHistory(Exception):
     """Nothing is left to build a prompt from."""
+
+
+class _NothingEligible(Exception):
+    """There is no item that the answer may contain."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What is known of a user's past.
+
+    item_ids: the history of the prompt, oldest first
+    events:   all that is stored, where it was read
+    error:    why it could not be read
+    """
+
+    item_ids: Sequence[str]
+    events: Sequence[Event]
+    error: HistoryUnavailable | None = None
 
 
 class _Run:
@@ -189,6 +278,8 @@ class _Run:
         self.stored: Stored | None = None
         self.unknown = 0
         self.used = 0
+        self.eligible = 0
+        self.seen: int | None = 0
         self._start = self._last = perf_counter()
         self._ms: dict[str, float] = {}
 
@@ -209,5 +300,7 @@ def _reason(error: Exception) -> Reason:
             return "engine_dead"
         case EngineError():
             return "engine_error"
+        case _NothingEligible():
+            return "nothing_eligible"
         case _:
             return "no_history"
