@@ -5,15 +5,14 @@ words of a title that stand side by side, where it should be among the first ten
 well fit many items alike, so a row says what could be reached: were all the items that contain the
 fragment found before any other, in random order.
 
-BM25 is Lucene's variant of it (k1 1.5, b 0.75), from bm25s. Titles mix Chinese and English, so words
-are cut as Lucene's CJKAnalyzer cuts them: runs of letters and digits in lower case, and of Chinese
-every pair of neighbouring characters, a single one alone.
+BM25 is Lucene's variant of it (k1 1.5, b 0.75), from bm25s. Titles mix Chinese and English, so
+words are cut as Lucene's CJKAnalyzer cuts them: runs of letters and digits in lower case, and of
+Chinese every pair of neighbouring characters, a single one alone.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import bm25s
@@ -68,15 +67,15 @@ def search(
         raise typer.Exit(1) from error
     by_words = [_by_words(served, queries) for queries in (titles, fragments)]
     right = [case.row for case in cases]
-    rows = [
-        {"searcher": f"{served.name} model"} | judged(by_model[0], by_model[1], right),
-        {"searcher": "BM25"} | judged(by_words[0], by_words[1], right),
-    ]
+    found = {
+        f"{served.name} model": judged(by_model[0], by_model[1], right),
+        "BM25": judged(by_words[0], by_words[1], right),
+    }
     best = float(np.mean([ceiling(served, case.fragment) for case in cases]))
     print_table(
         f"{served.name} {served.version}: {len(cases)} of {len(served.catalogue):,} items by words",
         ["searcher", "title: first", "95%", f"{FRAGMENT} words: first {AMONG}", "95%"],
-        [[row["searcher"], *_shown(row["title"]), *_shown(row["fragment"])] for row in rows]
+        [[name, *_shown(of["title"]), *_shown(of["fragment"])] for name, of in found.items()]
         + [["what can be reached", "", "", f"{best:.3f}", ""]],
     )
     write_json(
@@ -84,7 +83,10 @@ def search(
         f"search-{served.name}",
         machine=describe(),
         settings={"bundle": str(served.path), "count": count, "beams": beams},
-        rows=[*rows, {"searcher": "what can be reached", "fragment": {"share": best}}],
+        rows=[
+            *({"searcher": name} | of for name, of in found.items()),
+            {"searcher": "what can be reached", "fragment": {"share": best}},
+        ],
     )
 
 
@@ -145,8 +147,8 @@ def _by_model(
     found: list[list[int]] = []
     with create_engine("torch", bundle) as engine:
         for start in track(range(0, len(asked), _AT_ONCE), "searching"):
-            for answer in engine.search_batch(asked[start : start + _AT_ONCE]):
-                found.append([row for row, _ in best_items(answer, AMONG)])
+            answers = engine.search_batch(asked[start : start + _AT_ONCE])
+            found += [[row for row, _ in best_items(answer, AMONG)] for answer in answers]
     return found
 
 

@@ -38,10 +38,10 @@ class TitlePrompts:
         Raises `InvalidInput` for a query with tokens of the model in it, and for one too long.
         """
         tasks = self._trained("title_to_sid", "search")
-        tokens = self._encode(tasks.ask_sid(query) + self._opening)
-        frame = Counter(t for t in self._encode(tasks.ask_sid("") + self._opening) if t in self._added)
-        smuggled = Counter(token for token in tokens if token in self._added) - frame
-        if smuggled:
+        tokens, frame = (
+            self._encode(tasks.ask_sid(title) + self._opening) for title in (query, "")
+        )
+        if smuggled := self._no_text(tokens) - self._no_text(frame):
             text = self._added[min(smuggled)]
             raise InvalidInput("query", f"contains {text!r}, which is no text to the model")
         if len(tokens) > self._longest_search:
@@ -66,6 +66,10 @@ class TitlePrompts:
         if self._mix.get(task) == 0:
             raise NotTrained(f"{self._name} was not trained on {task}, so it cannot {purpose}")
         return self._tasks
+
+    def _no_text(self, tokens: list[int]) -> Counter[int]:
+        """Those of `tokens` that the tokenizer cuts out of a text before it reads it."""
+        return Counter(token for token in tokens if token in self._added)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text).ids

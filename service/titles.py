@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from model_store.bundle import Bundle
-from model_store.sid import Eligibility
-from service.engine import Beam, Engine, Query
+from service.engine import Engine
+from service.recommender import Answer, Ask, Recommender
 from service.title_prompts import LONGEST_TITLE, TitlePrompts
 
 
@@ -19,37 +19,33 @@ class Description:
 
     text: str
     complete: bool
-    ms: float
+    timing_ms: dict[str, float]
 
 
 class Titles:
-    """Both directions for one bundle and its engine; `beam_width` as that of recommendations."""
+    """Both directions for one bundle, its engine and its recommender."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, *, beam_width: int) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, recommender: Recommender) -> None:
         self._engine = engine
-        self._beam_width = beam_width
-        self._sids = bundle.sids
+        self._recommender = recommender
         self._prompts = TitlePrompts(bundle)
 
-    async def find(
-        self, query: str, width: int, eligible: Eligibility | None, *, explain: bool = False
-    ) -> list[Beam]:
-        """The SIDs whose titles `query` may be, or be a part of, best first.
+    async def search(self, query: str, ask: Ask) -> Answer:
+        """The items whose titles `query` may be, or be a part of, best first.
 
-        Raises `NotTrained`, `InvalidInput` for a query that cannot be asked, and `EngineError`.
+        Of `ask` counts what restricts and shapes an answer, not what it knows of a user. Raises
+        `NotTrained`, `InvalidInput` for a query that cannot be asked, and `EngineError`.
         """
-        tokens = self._prompts.ask_sid(query)
-        width = max(width, self._beam_width)
-        return await self._engine.search(Query(tokens, width, eligible, explain=explain))
+        return await self._recommender.find(ask, self._prompts.ask_sid(query))
 
-    async def describe(self, row: int) -> Description:
-        """What the model writes for the title of a catalogue row, greedily.
+    async def describe(self, sid: str) -> Description:
+        """What the model writes for the title of the items with this SID, greedily.
 
         Raises `NotTrained` and `EngineError`.
         """
         began = perf_counter()
-        tokens = await self._engine.generate(
-            self._prompts.ask_title(self._sids[row]), LONGEST_TITLE
-        )
-        ms = round((perf_counter() - began) * 1000, 3)
-        return Description(self._prompts.text(tokens), len(tokens) < LONGEST_TITLE, ms)
+        prompt = self._prompts.ask_title(sid)
+        tokens = await self._engine.generate(prompt, LONGEST_TITLE)
+        total = round((perf_counter() - began) * 1000, 3)
+        complete = len(tokens) < LONGEST_TITLE
+        return Description(self._prompts.text(tokens), complete, {"total": total})

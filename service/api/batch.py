@@ -4,7 +4,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from service.api.disconnect import unless_gone
 from service.api.problems import Problem, documented, problem_of
@@ -31,9 +31,15 @@ Wanted = Annotated[
 class BatchRequest(_Request):
     """Requests as `/v1/recommendations` takes them, each answered or refused on its own."""
 
-    requests: list[Wanted] = Field(
-        min_length=1, examples=[[{"user_id": "mei"}, {"history": ["p02327"], "k": 3}]]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"requests": [{"user_id": "mei", "k": 2}, {"history": ["p02327"], "k": 2}]}
+            ]
+        }
     )
+
+    requests: list[Wanted] = Field(min_length=1)
 
 
 class BatchResult(BaseModel):

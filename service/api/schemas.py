@@ -1,5 +1,6 @@
 """The bodies of requests and answers."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
@@ -8,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, mo
 from model_store.bundle import Bundle
 from service import history
 from service.eligibility.policy import Seen
-from service.recommender import Answer, Ask, Reason, Source
+from service.recommender import Answer, Ask, Pick, Reason, Source
 from service.settings import MAX_BEAM_WIDTH
 
 UserId = Annotated[str, Field(min_length=1, max_length=128)]
@@ -16,6 +17,7 @@ ItemId = Annotated[str, Field(min_length=1, max_length=256)]
 EventId = Annotated[str, Field(min_length=1, max_length=256)]
 ProfileName = Annotated[str, Field(min_length=1, max_length=64)]
 MAX_EXCLUDED = 1000
+EXPLAIN = Field(False, description="say of each item what each level of its SID added to the score")
 ProfileValue = Annotated[str, Field(max_length=256)]
 
 
@@ -29,6 +31,15 @@ class _Request(BaseModel):
 
 class RecommendationRequest(_Request):
     """Who asks, and for what."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "mei", "k": 2, "profile": {"性别": "女", "年龄": "26-35岁"}},
+                {"history": ["p02327", "p02147"], "exclude_seen": "history", "explain": True},
+            ]
+        }
+    )
 
     user_id: UserId | None = Field(None, description="whose stored history is read")
     k: Annotated[StrictInt, Field(ge=1, le=200)] = Field(10, description="how many items")
@@ -52,6 +63,7 @@ class RecommendationRequest(_Request):
         description="which items of the user's past it must not contain, stored ones included:"
         " those bought, or all; by default what the deployment says",
     )
+    explain: bool = EXPLAIN
 
     def ask(self) -> Ask:
         return Ask(
@@ -63,6 +75,7 @@ class RecommendationRequest(_Request):
             beam_width=self.beam_width,
             exclude=self.exclude,
             exclude_seen=self.exclude_seen,
+            explain=self.explain,
         )
 
 
@@ -71,16 +84,82 @@ class BundleName(BaseModel):
     version: int
 
 
+class LevelShown(BaseModel):
+    """What one code of a SID added, given those before it."""
+
+    token: str
+    log_probability: float = Field(description="of this code; those of all levels sum to the score")
+    eligible_items: int = Field(
+        description="items that might have been shown under the SID up to here"
+    )
+
+
 class RecommendedItem(BaseModel):
     rank: int = Field(description="from 1")
     item_id: str
     title: str | None
     sid: str
     score: float | None = Field(description="log-probability of the SID; null for popular items")
+    levels: list[LevelShown] | None = Field(
+        None,
+        description="the score by level, where the request said `explain`",
+        exclude_if=lambda levels: levels is None,
+    )
+
+    @classmethod
+    def ranked(cls, picks: Sequence[Pick]) -> list[Self]:
+        return [
+            cls(
+                rank=rank,
+                item_id=pick.item_id,
+                title=pick.title,
+                sid=pick.sid,
+                score=pick.score,
+                levels=None
+                if pick.levels is None
+                else [
+                    LevelShown(
+                        token=level.token,
+                        log_probability=level.log_probability,
+                        eligible_items=level.eligible_items,
+                    )
+                    for level in pick.levels
+                ],
+            )
+            for rank, pick in enumerate(picks, start=1)
+        ]
 
 
 class Recommendations(BaseModel):
     """Items in order, and how they came about."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "request_id": "2bd0ad9fdf7ad19ec2b7baf3b72de417",
+                    "user_id": "mei",
+                    "bundle": {"name": "demo", "version": 1},
+                    "source": "model",
+                    "reason": None,
+                    "items": [
+                        {
+                            "rank": 1,
+                            "item_id": "p00638",
+                            "title": "Quillon K3 4K Portable Display, 32 inch, Light Grey",
+                            "sid": "<a_42><b_103><c_74><d_36>",
+                            "score": -3.3977737426757812,
+                        }
+                    ],
+                    "history_used": 2,
+                    "unknown_items": 0,
+                    "eligible_items": 2600,
+                    "seen_items": 0,
+                    "timing_ms": {"history": 0.52, "search": 25.62, "total": 26.38},
+                }
+            ]
+        }
+    )
 
     request_id: str
     user_id: str | None
@@ -99,6 +178,12 @@ class Recommendations(BaseModel):
         " history could not be read, so that some may be in the answer"
     )
     timing_ms: dict[str, float] = Field(description="milliseconds per stage, and in total")
+    cached: bool = Field(
+        False,
+        description="whether it was computed for an earlier request that asked the same in the"
+        " same state; left out where it was not",
+        exclude_if=lambda cached: not cached,
+    )
 
     @classmethod
     def of(cls, request_id: str, user_id: str | None, bundle: Bundle, answer: Answer) -> Self:
@@ -108,21 +193,13 @@ class Recommendations(BaseModel):
             bundle=BundleName(name=bundle.name, version=bundle.version),
             source=answer.source,
             reason=answer.reason,
-            items=[
-                RecommendedItem(
-                    rank=rank,
-                    item_id=pick.item_id,
-                    title=pick.title,
-                    sid=pick.sid,
-                    score=pick.score,
-                )
-                for rank, pick in enumerate(answer.picks, start=1)
-            ],
+            items=RecommendedItem.ranked(answer.picks),
             history_used=answer.history_used,
             unknown_items=answer.unknown_items,
             eligible_items=answer.eligible_items,
             seen_items=answer.seen_items,
             timing_ms=answer.timing_ms,
+            cached=answer.cached,
         )
 
 
@@ -143,6 +220,24 @@ class NewEvent(_Request):
 
 class EventBatch(_Request):
     """A batch of events. A bare JSON list of them is taken for the same."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "event_id": "1",
+                            "user_id": "mei",
+                            "item_id": "p02327",
+                            "type": "click",
+                            "timestamp": "2026-11-22T09:00:00Z",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
 
     events: list[NewEvent] = Field(min_length=1)
 
