@@ -80,7 +80,7 @@ async def _together(work: Any) -> list[BatchResult]:
 
 async def _result(one: Any, service: Service, current: InService, request_id: str) -> BatchResult:
     try:
-        wanted = RecommendationRequest.model_validate(one)
+        wanted = RecommendationRequest.model_validate(one, from_attributes=True)
         check(wanted, service.settings)
         answer = await answer_one(wanted, service, current, request_id)
     except (SidrecError, ValidationError) as error:
