@@ -3,7 +3,8 @@
 1. The scene is checked against those that the bundle knows.
 2. The history comes from the request, else from Redis.
 3. Item ids become catalogue rows; those that the bundle does not know are dropped and counted.
-4. What the request excludes and what its user has seen become an eligibility over rows.
+4. The deployment's rules, the request's filter and exclusions, and what the user has seen become
+   an eligibility over rows.
 5. The prompt builder renders profile, scene and history within the model's length.
 6. The engine searches among what is eligible, B = max(beam width, k), with the scene's adapter
    where there is one.
@@ -26,19 +27,20 @@ from structlog.typing import FilteringBoundLogger
 from model_store.bundle import Bundle
 from model_store.sid import Eligibility
 from service.answer_cache import AnswerCache
+from service.eligibility.filter import Filter
+from service.eligibility.filters import Filters
 from service.eligibility.policy import Policy, Seen
-from service.eligibility.seen import seen_items
 from service.engine import Beam, Engine, Query
 from service.errors import EngineDead, EngineError, HistoryUnavailable, InvalidInput
 from service.explain import LevelGain, explain
-from service.history import Event, History
+from service.history import History
+from service.past import Past, Stored
 from service.prompt import PromptBuilder
 
 Source = Literal["model", "popular"]
 Reason = Literal[
     "no_history", "nothing_eligible", "history_unavailable", "engine_error", "engine_dead"
 ]
-Stored = Literal["hit", "miss", "unavailable"]
 
 CATALOGUE = 0
 """The catalogue that is in service: the bundle's own, as it came."""
@@ -54,6 +56,7 @@ class Ask:
     exclude:      item ids that the answer must not contain; unknown ones do no harm
     exclude_seen: which items of the user's past it must not contain; None is the deployment's
     explain:      whether picks shall say what each level of their SID added to the score
+    filter:       what each item must satisfy, beside the deployment's rules
     """
 
     k: int
@@ -65,6 +68,7 @@ class Ask:
     exclude: Sequence[str] = ()
     exclude_seen: Seen | None = None
     explain: bool = False
+    filter: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,8 @@ class Recommender:
     """Answers for one bundle and its engine. Making one reads the whole catalogue: not on a loop.
 
     `beam_width` is that of requests that name none; `policy` what no answer may contain; `cache`
-    where answers are kept for a while, if they are.
+    where answers are kept for a while, if they are. Raises InvalidInput, naming a part of `rules`,
+    where the catalogue lacks what they are about.
     """
 
     def __init__(
@@ -136,6 +141,10 @@ class Recommender:
         self._sids = bundle.sids
         self._spec = bundle.spec
         self._trie = bundle.trie
+        self._filters = Filters(
+            bundle.catalogue, self._policy.rules, cache_bytes=self._policy.cache_bytes
+        )
+        self._filters.prepare()
         self._row_of = bundle.catalogue.row_of
         for scene in (None, *self._scenes):
             self._catalogue.popular(scene)  # sorts once; no request shall wait for it
@@ -147,20 +156,22 @@ class Recommender:
         await self._engine.search(Query(tokens, self._beam_width))
 
     async def recommend(self, ask: Ask) -> Answer:
-        """Raises InvalidInput for a scene that the bundle does not know, and for a profile that
-        leaves no room in the prompt; any other trouble is answered with popular items."""
+        """Raises InvalidInput for a scene that the bundle does not know, a filter over attributes
+        that the catalogue lacks, and a profile that leaves no room in the prompt; any other
+        trouble is answered with popular items."""
         scene = self._known_scene(ask.scene)
+        which = ask.exclude_seen or self._policy.exclude_seen
         run = _Run()
-        past = await self._past(ask, run)
+        past = await Past.read(self._history, ask.user_id, ask.history, which)
         run.done("history")
         if self._cache is None or past.error is not None:
-            return await self._answer(ask, scene, past, run)
+            return await self._answer(ask, scene, which, past, run)
         key = self._cache.key(CATALOGUE, replace(ask, user_id=None, history=None), past)
         kept = await self._cache.get(key)
         run.done("cache")
         if kept is not None:
-            return replace(kept, stored=run.stored, timing_ms=run.timing_ms(), cached=True)
-        answer = await self._answer(ask, scene, past, run)
+            return replace(kept, stored=past.stored, timing_ms=run.timing_ms(), cached=True)
+        answer = await self._answer(ask, scene, which, past, run)
         if answer.source == "model":  # popular items change without the state that a key knows
             await self._cache.put(key, answer)
         return answer
@@ -168,10 +179,12 @@ class Recommender:
     async def find(self, ask: Ask, tokens: Sequence[int]) -> Answer:
         """The best eligible items behind a prompt that speaks of no user.
 
-        Raises `EngineError`: there is nothing to fall back to.
+        Raises InvalidInput for a filter over attributes that the catalogue lacks, and EngineError:
+        there is nothing to fall back to.
         """
         run = _Run()
-        eligible = self._eligible(ask, _Past([], []), run)
+        allowed = await self._filters.eligible(ask.filter)
+        eligible = self._eligible(ask, "nothing", allowed, Past(None), run)
         run.done("eligibility")
         beams: list[Beam] = []
         if run.eligible:
@@ -193,8 +206,11 @@ class Recommender:
             timing_ms=run.timing_ms(),
         )
 
-    async def _answer(self, ask: Ask, scene: str | None, past: "_Past", run: "_Run") -> Answer:
-        eligible = self._eligible(ask, past, run)
+    async def _answer(
+        self, ask: Ask, scene: str | None, which: Seen, past: Past, run: "_Run"
+    ) -> Answer:
+        allowed = await self._filters.eligible(ask.filter)
+        eligible = self._eligible(ask, which, allowed, past, run)
         run.done("eligibility")
         reason: Reason | None = None
         try:
@@ -210,7 +226,7 @@ class Recommender:
             picks=picks,
             source="model" if reason is None else "popular",
             reason=reason,
-            stored=run.stored,
+            stored=past.stored,
             history_used=run.used if reason is None else 0,
             unknown_items=run.unknown,
             eligible_items=run.eligible,
@@ -218,45 +234,29 @@ class Recommender:
             timing_ms=run.timing_ms(),
         )
 
-    async def _past(self, ask: Ask, run: "_Run") -> "_Past":
-        """Reads what is stored where the prompt or `exclude_seen` needs it."""
-        which = ask.exclude_seen or self._policy.exclude_seen
-        needed = ask.history is None or which != "nothing"
-        if ask.user_id is None or not needed:
-            return _Past(ask.history or [], [])
-        try:
-            events = await self._history.read(ask.user_id)
-        except HistoryUnavailable as error:
-            run.stored = "unavailable"
-            return _Past(ask.history or [], [], error)
-        run.stored = "hit" if events else "miss"
-        item_ids = [event.item_id for event in events] if ask.history is None else ask.history
-        return _Past(item_ids, events)
-
-    def _eligible(self, ask: Ask, past: "_Past", run: "_Run") -> Eligibility | None:
-        """What the answer may contain; None for everything."""
-        which = ask.exclude_seen or self._policy.exclude_seen
-        seen = self._rows(seen_items(which, ask.history, past.events, self._policy.purchase_types))
+    def _eligible(
+        self, ask: Ask, which: Seen, allowed: Eligibility | None, past: Past, run: "_Run"
+    ) -> Eligibility | None:
+        """What the answer may contain: what is `allowed`, less exclusions; None for everything."""
+        seen = self._rows(past.seen(which, self._policy.purchase_types))
+        run.seen = None if past.error is not None and which != "nothing" else len(seen)
         excluded = [*seen, *self._rows(ask.exclude)]
-        eligible = Eligibility.of(excluded=excluded) if excluded else None
+        eligible = (allowed or Eligibility.of()).without(excluded) if excluded else allowed
         n_items = len(self._catalogue)
         run.eligible = n_items if eligible is None else eligible.total(n_items)
-        unread = past.error is not None and which != "nothing"
-        run.seen = None if unread else len(seen)
         return eligible
 
     async def _search(
         self,
         ask: Ask,
         scene: str | None,
-        past: "_Past",
+        past: Past,
         eligible: Eligibility | None,
         run: "_Run",
     ) -> list[Beam]:
-        if past.error is not None and ask.history is None:
-            raise past.error
-        rows = self._rows(past.item_ids)
-        run.unknown = len(past.item_ids) - len(rows)
+        item_ids = past.item_ids()
+        rows = self._rows(item_ids)
+        run.unknown = len(item_ids) - len(rows)
         if not rows:
             raise _NoHistory
         if run.eligible == 0:
@@ -324,25 +324,10 @@ class _NothingEligible(Exception):
     """There is no item that the answer may contain."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Past:
-    """What is known of a user's past.
-
-    item_ids: the history of the prompt, oldest first
-    events:   all that is stored, where it was read
-    error:    why it could not be read
-    """
-
-    item_ids: Sequence[str]
-    events: Sequence[Event]
-    error: HistoryUnavailable | None = None
-
-
 class _Run:
     """What is known so far of one request, and how long its stages took."""
 
     def __init__(self) -> None:
-        self.stored: Stored | None = None
         self.unknown = 0
         self.used = 0
         self.eligible = 0

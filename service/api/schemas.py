@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, mo
 
 from model_store.bundle import Bundle
 from service import history
+from service.eligibility.filter import Filter
 from service.eligibility.policy import Seen
 from service.recommender import Answer, Ask, Pick, Reason, Source
 from service.settings import MAX_BEAM_WIDTH
@@ -17,6 +18,7 @@ ItemId = Annotated[str, Field(min_length=1, max_length=256)]
 EventId = Annotated[str, Field(min_length=1, max_length=256)]
 ProfileName = Annotated[str, Field(min_length=1, max_length=64)]
 MAX_EXCLUDED = 1000
+FILTER = Field(None, description="what the attributes of each item must be")
 EXPLAIN = Field(False, description="say of each item what each level of its SID added to the score")
 ProfileValue = Annotated[str, Field(max_length=256)]
 
@@ -64,6 +66,7 @@ class RecommendationRequest(_Request):
         " those bought, or all; by default what the deployment says",
     )
     explain: bool = EXPLAIN
+    filter: Filter | None = FILTER
 
     def ask(self) -> Ask:
         return Ask(
@@ -76,6 +79,7 @@ class RecommendationRequest(_Request):
             exclude=self.exclude,
             exclude_seen=self.exclude_seen,
             explain=self.explain,
+            filter=self.filter,
         )
 
 

@@ -11,6 +11,7 @@ from service.api.paths import register_ids
 from service.api.problems import documented
 from service.api.schemas import (
     EXPLAIN,
+    FILTER,
     MAX_EXCLUDED,
     BundleName,
     ItemId,
@@ -18,6 +19,7 @@ from service.api.schemas import (
     _Request,
 )
 from service.api.state import service_of
+from service.eligibility.filter import Filter
 from service.recommender import Ask
 from service.settings import MAX_BEAM_WIDTH
 
@@ -45,10 +47,17 @@ class SearchRequest(_Request):
     exclude: list[ItemId] = Field(
         [], max_length=MAX_EXCLUDED, description="item ids that the answer must not contain"
     )
+    filter: Filter | None = FILTER
     explain: bool = EXPLAIN
 
     def ask(self) -> Ask:
-        return Ask(k=self.k, beam_width=self.beam_width, exclude=self.exclude, explain=self.explain)
+        return Ask(
+            k=self.k,
+            beam_width=self.beam_width,
+            exclude=self.exclude,
+            filter=self.filter,
+            explain=self.explain,
+        )
 
 
 class SearchResults(BaseModel):

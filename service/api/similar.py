@@ -10,8 +10,16 @@ from service.api.disconnect import unless_gone
 from service.api.items import known_row
 from service.api.paths import register_ids
 from service.api.problems import documented
-from service.api.schemas import EXPLAIN, MAX_EXCLUDED, ItemId, Recommendations, _Request
+from service.api.schemas import (
+    EXPLAIN,
+    FILTER,
+    MAX_EXCLUDED,
+    ItemId,
+    Recommendations,
+    _Request,
+)
 from service.api.state import service_of
+from service.eligibility.filter import Filter
 from service.recommender import Ask
 from service.settings import MAX_BEAM_WIDTH
 
@@ -34,6 +42,7 @@ class SimilarRequest(_Request):
     exclude: list[ItemId] = Field(
         [], max_length=MAX_EXCLUDED, description="item ids that the answer must not contain"
     )
+    filter: Filter | None = FILTER
     explain: bool = EXPLAIN
 
     def ask(self, item_id: str) -> Ask:
@@ -43,6 +52,7 @@ class SimilarRequest(_Request):
             scene=self.scene,
             beam_width=self.beam_width,
             exclude=[item_id, *self.exclude],
+            filter=self.filter,
             explain=self.explain,
         )
 

@@ -79,6 +79,8 @@ def test_any_change_misses(counting: Counting) -> None:
         {"profile": {"age": "7"}},
         {"beam_width": 21},
         {"explain": True},
+        {"filter": {"brand": "brand-2"}},
+        {"filter": {"brand": "brand-3"}},
     ]
     for change in changes:
         assert counting.misses(**(base | change)), change

@@ -37,6 +37,15 @@ def test_more_may_be_excluded_and_explained(client: TestClient) -> None:
     assert all(item["levels"] for item in answer["items"])
 
 
+def test_a_filter(client: TestClient, bundle: Bundle) -> None:
+    answer = similar(client, "item-7", k=200, filter={"brand": "brand-2"})
+    assert {item["item_id"] for item in answer["items"]} == {
+        f"item-{n}" for n in range(2, 300, 5) if n != 7
+    }
+    response = client.post("/v1/items/item-7/similar", json={"filter": {"colour": "red"}})
+    refused(response, 422, "filter.colour")
+
+
 def test_in_a_scene(make_client: MakeClient, scene_bundle: Bundle) -> None:
     client = make_client(bundle=scene_bundle.path)
     scores = [

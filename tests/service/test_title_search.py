@@ -55,6 +55,16 @@ def test_excluded_items_are_left_out_inside_the_search(client: TestClient, title
     assert (nothing["items"], nothing["eligible_items"]) == ([], 0)
 
 
+def test_a_filter_is_part_of_the_search(client: TestClient, titled: Bundle) -> None:
+    answer = search(client, query="Title 7", k=60, filter={"brand": "brand-3"})
+    assert {item["item_id"] for item in answer["items"]} == {f"item-{n}" for n in range(3, 60, 5)}
+    assert answer["eligible_items"] == 12
+    nothing = search(client, query="Title 7", filter={"brand": "brand-3", "price": {"lt": 0}})
+    assert nothing["items"] == []
+    response = client.post("/v1/search", json={"query": "Title 7", "filter": {"colour": "red"}})
+    assert refused(response, 422, "filter.colour")
+
+
 def test_an_explained_search(client: TestClient, titled: Bundle) -> None:
     excluded = titled.catalogue.item_ids[::2]
     mask = Eligibility.of(excluded=range(0, 60, 2))
