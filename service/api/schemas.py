@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    WithJsonSchema,
+    model_validator,
+)
 
 from model_store.bundle import Bundle
 from service import history
@@ -25,6 +34,13 @@ ProfileValue = Annotated[str, Field(max_length=256)]
 
 def _in_utc(timestamp: datetime) -> datetime:
     return timestamp if timestamp.utcoffset() is not None else timestamp.replace(tzinfo=UTC)
+
+
+Timestamp = Annotated[
+    datetime,
+    AfterValidator(_in_utc),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]}),
+]
 
 
 class _Request(BaseModel):
@@ -65,7 +81,7 @@ class RecommendationRequest(_Request):
         description="which items of the user's past it must not contain, stored ones included:"
         " those bought, or all; by default what the deployment says",
     )
-    explain: bool = EXPLAIN
+    explain: StrictBool = EXPLAIN
     filter: Filter | None = FILTER
 
     def ask(self) -> Ask:
@@ -214,7 +230,7 @@ class NewEvent(_Request):
     user_id: UserId
     item_id: ItemId
     type: str = Field("click", pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,31}$")
-    timestamp: Annotated[datetime, AfterValidator(_in_utc)] = Field(
+    timestamp: Timestamp = Field(
         description="ISO 8601 (UTC where it names no zone), or seconds or milliseconds since 1970"
     )
 

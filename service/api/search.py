@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from service.api.disconnect import unless_gone
 from service.api.items import known_row
@@ -48,7 +48,7 @@ class SearchRequest(_Request):
         [], max_length=MAX_EXCLUDED, description="item ids that the answer must not contain"
     )
     filter: Filter | None = FILTER
-    explain: bool = EXPLAIN
+    explain: StrictBool = EXPLAIN
 
     def ask(self) -> Ask:
         return Ask(

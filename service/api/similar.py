@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Request
-from pydantic import ConfigDict, Field, StrictInt
+from pydantic import ConfigDict, Field, StrictBool, StrictInt
 from structlog.contextvars import bind_contextvars
 
 from service.api.disconnect import unless_gone
@@ -43,7 +43,7 @@ class SimilarRequest(_Request):
         [], max_length=MAX_EXCLUDED, description="item ids that the answer must not contain"
     )
     filter: Filter | None = FILTER
-    explain: bool = EXPLAIN
+    explain: StrictBool = EXPLAIN
 
     def ask(self, item_id: str) -> Ask:
         return Ask(
