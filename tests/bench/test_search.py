@@ -33,7 +33,7 @@ def test_words(text: str, words: list[str]) -> None:
 
 
 def test_shares() -> None:
-    found = judged([[1, 2], [2, 1], []], [[5, 1], [*range(10, 20), 2], [3]], [1, 2, 3])
+    found = judged([[1, 2], [1, 2], []], [[5, 1], [*range(10, 20), 2], [3]], [1, 2, 3])
     assert found["title"]["share"] == 1 / 3
     assert found["fragment"]["share"] == 2 / 3
     assert found["title"]["of"] == 3
