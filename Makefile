@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: serve test lint format bench clean
+.PHONY: serve test fuzz lint format bench clean
 
 serve: $(VENV)/.installed-serve
 	$(BIN)/sidrec serve
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-vllm
 	$(BIN)/python -m pytest
+
+# Five minutes of requests made from the OpenAPI document; `make test` runs a few seconds of it.
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.service.fuzz --seconds 300
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

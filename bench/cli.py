@@ -6,6 +6,7 @@ from bench.agreement import agreement
 from bench.engine import engine
 from bench.load import load
 from bench.replay import replay
+from bench.search import search
 from bench.service import service
 from bench.trie import trie
 from bench.vllm_profile import vllm_profile
@@ -24,4 +25,5 @@ app.command()(trie)
 app.command()(service)
 app.command()(load)
 app.command()(replay)
+app.command()(search)
 app.command("vllm-profile")(vllm_profile)

@@ -112,6 +112,16 @@ class Bundle:
         return self.max_length - self.spec.depth
 
     @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """Vocabulary ids by which the model says that a text is over; none where it says not."""
+        for name in ("generation_config.json", "config.json"):
+            file = self.model_path / name
+            end = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
+            if end is not None:
+                return frozenset(end if isinstance(end, list) else [end])
+        return frozenset()
+
+    @cached_property
     def sids(self) -> list[str]:
         """The SID text of each catalogue row."""
         return [str(sid) for sid in self.spec.texts(self.catalogue.codes).to_pylist()]

@@ -10,7 +10,7 @@ from typing import TypedDict
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from service.api import health, items, recommendations, users
+from service.api import batch, health, items, recommendations, search, similar, users
 from service.api.admission import Admission
 from service.api.body_limit import BodyLimit
 from service.api.middleware import RequestScope
@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         ],
     )
     handle_problems(app)
-    for module in (recommendations, users, items, health):
+    for module in (recommendations, batch, similar, search, users, items, health):
         app.include_router(module.router)
     return app
 

@@ -11,6 +11,7 @@ from model_store.remote import open_store
 from model_store.sids_cli import app as sids_commands
 from model_store.store_cli import app as store_commands
 from model_store.versions import Versions
+from service.api.openapi import document
 from service.server import StartFailed, run
 from service.settings import Settings, SettingsInvalid, load_settings, settings_table
 
@@ -98,6 +99,12 @@ def bench(context: typer.Context) -> None:
 def settings() -> None:
     """Print every setting as a Markdown table."""
     typer.echo(settings_table())
+
+
+@cli.command()
+def openapi() -> None:
+    """Print the OpenAPI document of the service, as `docs/openapi.json` has it."""
+    typer.echo(document())
 
 
 def _settings(**options: object) -> Settings:

@@ -3,6 +3,7 @@
 SidrecError
 ├── InvalidInput          a value that the caller sent cannot be used; names the field
 ├── NotFound              the thing named does not exist
+├── NotTrained            the bundle in service never learnt what was asked of it
 ├── HistoryUnavailable    the history store (Redis) does not answer
 ├── Overloaded            more work than this process admits
 └── EngineError           the engine could not answer this query
@@ -28,6 +29,10 @@ class InvalidInput(SidrecError):
 
 class NotFound(SidrecError):
     """The thing named in the request does not exist."""
+
+
+class NotTrained(SidrecError):
+    """The bundle in service never learnt what was asked of it; another one may have."""
 
 
 class HistoryUnavailable(SidrecError):

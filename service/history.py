@@ -64,6 +64,11 @@ class History:
         self._append = _Script("history_append.lua")
         self._read = _Script("history_read.lua")
 
+    @property
+    def client(self) -> Redis | RedisCluster:
+        """The Redis, for whoever keeps other things there."""
+        return self._client
+
     async def append(self, events: Sequence[Event]) -> int:
         """Add events of any number of users, atomically per user; how many were new and are kept.
 

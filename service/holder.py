@@ -7,11 +7,13 @@ from functools import partial
 import torch
 
 from model_store.bundle import Bundle
+from service.answer_cache import AnswerCache
 from service.eligibility.policy import Policy
 from service.engine import Engine, create_engine
 from service.history import History
-from service.recommender import Recommender
+from service.recommender import Answer, Recommender
 from service.settings import Settings
+from service.titles import Titles
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class InService:
     bundle: Bundle
     engine: Engine
     recommender: Recommender
+    titles: Titles
 
 
 @dataclass(slots=True)
@@ -60,10 +63,20 @@ async def load_model(settings: Settings, history: History) -> InService:
                 history,
                 beam_width=settings.beam_width,
                 policy=policy,
+                cache=_cache(settings, bundle, history),
             )
         )
         await recommender.warm_up()
     except BaseException:
         await asyncio.to_thread(engine.close)
         raise
-    return InService(bundle, engine, recommender)
+    return InService(bundle, engine, recommender, Titles(bundle, engine, recommender))
+
+
+def _cache(settings: Settings, bundle: Bundle, history: History) -> AnswerCache[Answer] | None:
+    if not settings.cache_ttl_ms:
+        return None
+    # The manifest has a checksum of every file of the bundle; the settings are those of answers.
+    names = {"engine", "engine_options", "beam_width", "exclude_seen", "purchase_types"}
+    state = [bundle.manifest, settings.model_dump(mode="json", include=names)]
+    return AnswerCache(history.client, Answer, ttl_ms=settings.cache_ttl_ms, state=state)

@@ -55,6 +55,9 @@ class Metrics:
         self._histories = Counter(
             "sidrec_history_reads", "Stored histories read", ("result",), registry=registry
         )
+        self._cached = Counter(
+            "sidrec_cached_answers", "Answers that were computed earlier", registry=registry
+        )
         self._unknown = Counter(
             "sidrec_unknown_items", "History items not in the bundle", registry=registry
         )
@@ -103,6 +106,7 @@ class Metrics:
         if answer.stored is not None:
             self._histories.labels(answer.stored).inc()
         self._unknown.inc(answer.unknown_items)
+        self._cached.inc(answer.cached)
         for stage, ms in answer.timing_ms.items():
             self._stages.labels(stage).observe(ms / 1000)
 

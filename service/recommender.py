@@ -11,10 +11,12 @@
 7. Beams become eligible items: best SID first, within a SID in the catalogue's order, cut to k.
 8. Where step 2 or 6 fails, or no history is left after 3, the answer is popular items of the
    scene, equally eligible, and says why.
+
+Where answers are cached, that of a model to the same request in the same state ends it behind 2.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from time import perf_counter
 from typing import Literal
@@ -24,11 +26,13 @@ from structlog.typing import FilteringBoundLogger
 
 from model_store.bundle import Bundle
 from model_store.sid import Eligibility
+from service.answer_cache import AnswerCache
 from service.eligibility.filter import Filter
 from service.eligibility.filters import Filters
 from service.eligibility.policy import Policy, Seen
 from service.engine import Beam, Engine, Query
 from service.errors import EngineDead, EngineError, HistoryUnavailable, InvalidInput
+from service.explain import LevelGain, explain
 from service.history import History
 from service.past import Past, Stored
 from service.prompt import PromptBuilder
@@ -37,6 +41,9 @@ Source = Literal["model", "popular"]
 Reason = Literal[
     "no_history", "nothing_eligible", "history_unavailable", "engine_error", "engine_dead"
 ]
+
+CATALOGUE = 0
+"""The catalogue that is in service: the bundle's own, as it came."""
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -48,6 +55,7 @@ class Ask:
     history:      item ids, oldest first; None reads what is stored
     exclude:      item ids that the answer must not contain; unknown ones do no harm
     exclude_seen: which items of the user's past it must not contain; None is the deployment's
+    explain:      whether picks shall say what each level of their SID added to the score
     filter:       what each item must satisfy, beside the deployment's rules
     """
 
@@ -59,17 +67,19 @@ class Ask:
     beam_width: int | None = None
     exclude: Sequence[str] = ()
     exclude_seen: Seen | None = None
+    explain: bool = False
     filter: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """An item, and its SID's score; popular items have none."""
+    """An item, and its SID's score, by level where that was asked; popular items have none."""
 
     item_id: str
     title: str | None
     sid: str
     score: float | None
+    levels: tuple[LevelGain, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,7 @@ class Answer:
     seen_items:     catalogue items left out because the user has seen them; None where the stored
                     history was wanted for that and could not be read
     timing_ms:      per stage that was reached, and `total`
+    cached:         whether it was computed for an earlier request
     """
 
     picks: list[Pick]
@@ -95,13 +106,15 @@ class Answer:
     eligible_items: int
     seen_items: int | None
     timing_ms: dict[str, float]
+    cached: bool = False
 
 
 class Recommender:
     """Answers for one bundle and its engine. Making one reads the whole catalogue: not on a loop.
 
-    `beam_width` is that of requests that name none; `policy` what no answer may contain. Raises
-    InvalidInput, naming a part of `rules`, where the catalogue lacks what they are about.
+    `beam_width` is that of requests that name none; `policy` what no answer may contain; `cache`
+    where answers are kept for a while, if they are. Raises InvalidInput, naming a part of `rules`,
+    where the catalogue lacks what they are about.
     """
 
     def __init__(
@@ -112,8 +125,10 @@ class Recommender:
         *,
         beam_width: int,
         policy: Policy | None = None,
+        cache: AnswerCache[Answer] | None = None,
     ) -> None:
         self._engine = engine
+        self._cache = cache
         self._history = history
         self._beam_width = beam_width
         self._policy = policy or Policy()
@@ -124,6 +139,8 @@ class Recommender:
         self._ids = bundle.catalogue.item_ids
         self._titles = bundle.catalogue.titles
         self._sids = bundle.sids
+        self._spec = bundle.spec
+        self._trie = bundle.trie
         self._filters = Filters(
             bundle.catalogue, self._policy.rules, cache_bytes=self._policy.cache_bytes
         )
@@ -147,13 +164,58 @@ class Recommender:
         run = _Run()
         past = await Past.read(self._history, ask.user_id, ask.history, which)
         run.done("history")
+        if self._cache is None or past.error is not None:
+            return await self._answer(ask, scene, which, past, run)
+        key = self._cache.key(CATALOGUE, replace(ask, user_id=None, history=None), past)
+        kept = await self._cache.get(key)
+        run.done("cache")
+        if kept is not None:
+            return replace(kept, stored=past.stored, timing_ms=run.timing_ms(), cached=True)
+        answer = await self._answer(ask, scene, which, past, run)
+        if answer.source == "model":  # popular items change without the state that a key knows
+            await self._cache.put(key, answer)
+        return answer
+
+    async def find(self, ask: Ask, tokens: Sequence[int]) -> Answer:
+        """The best eligible items behind a prompt that speaks of no user.
+
+        Raises InvalidInput for a filter over attributes that the catalogue lacks, and EngineError:
+        there is nothing to fall back to.
+        """
+        run = _Run()
+        allowed = await self._filters.eligible(ask.filter)
+        eligible = self._eligible(ask, "nothing", allowed, Past(None), run)
+        run.done("eligibility")
+        beams: list[Beam] = []
+        if run.eligible:
+            width = max(ask.beam_width or self._beam_width, ask.k)
+            query = Query(tokens, width, eligible, explain=ask.explain)
+            beams = await self._engine.search(query)
+        run.done("search")
+        picks = self._picks(beams, ask, eligible)
+        run.done("items")
+        return Answer(
+            picks=picks,
+            source="model",
+            reason=None if run.eligible else "nothing_eligible",
+            stored=None,
+            history_used=0,
+            unknown_items=0,
+            eligible_items=run.eligible,
+            seen_items=0,
+            timing_ms=run.timing_ms(),
+        )
+
+    async def _answer(
+        self, ask: Ask, scene: str | None, which: Seen, past: Past, run: "_Run"
+    ) -> Answer:
         allowed = await self._filters.eligible(ask.filter)
         eligible = self._eligible(ask, which, allowed, past, run)
         run.done("eligibility")
         reason: Reason | None = None
         try:
             beams = await self._search(ask, scene, past, eligible, run)
-            picks = [self._pick(row, score) for row, score in best_items(beams, ask.k, eligible)]
+            picks = self._picks(beams, ask, eligible)
         except (_NoHistory, _NothingEligible, HistoryUnavailable, EngineError) as error:
             reason = _reason(error)
             if reason not in ("no_history", "nothing_eligible"):
@@ -204,7 +266,7 @@ class Recommender:
         try:
             width = max(ask.beam_width or self._beam_width, ask.k)
             adapter = scene if scene in self._adapters else None
-            return await self._engine.search(Query(tokens, width, eligible, adapter))
+            return await self._engine.search(Query(tokens, width, eligible, adapter, ask.explain))
         finally:
             run.done("search")
 
@@ -216,6 +278,15 @@ class Recommender:
     def _rows(self, item_ids: Iterable[str]) -> list[int]:
         """The rows of those that the bundle knows, in their order."""
         return [row for item_id in item_ids if (row := self._row_of.get(item_id)) is not None]
+
+    def _picks(self, beams: Sequence[Beam], ask: Ask, eligible: Eligibility | None) -> list[Pick]:
+        found = best_items(beams, ask.k, eligible)
+        picks = [self._pick(row, score) for row, score in found]
+        if not ask.explain:
+            return picks
+        by_beam = explain(beams, self._trie, eligible, self._spec)
+        levels = {self._sids[b.rows[0]]: of for b, of in zip(beams, by_beam, strict=True)}
+        return [replace(pick, levels=levels[pick.sid]) for pick in picks]
 
     def _pick(self, row: int, score: float | None) -> Pick:
         return Pick(self._ids[row], self._titles[row], self._sids[row], score)

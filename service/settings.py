@@ -98,6 +98,10 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(
         512, ge=1, description="Recommendations worked on at once; more are refused with 503"
     )
+    max_batch: int = Field(64, ge=1, description="Most recommendations in one request")
+    cache_ttl_ms: int = Field(
+        0, ge=0, description="Milliseconds for which equal requests get the same answer; 0: never"
+    )
     max_body_bytes: int = Field(1 << 20, ge=1, description="Largest request body")
     max_events: int = Field(1000, ge=1, description="Most events in one request")
     future_tolerance_s: int = Field(

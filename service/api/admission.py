@@ -14,12 +14,12 @@ class Admission:
         self.in_flight = 0
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Holds one place; raises `Overloaded` at once where none is free."""
-        if self.in_flight >= self._limit:
-            raise Overloaded(f"{self._limit} recommendations are in flight")
-        self.in_flight += 1
+    def place(self, count: int = 1) -> Iterator[None]:
+        """Holds `count` places; raises `Overloaded` at once where fewer are free."""
+        if self.in_flight + count > self._limit:
+            raise Overloaded(f"{self.in_flight} of {self._limit} recommendations are in flight")
+        self.in_flight += count
         try:
             yield
         finally:
-            self.in_flight -= 1
+            self.in_flight -= count

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request
 
+from model_store.bundle import Bundle
 from service.api.paths import register_ids
 from service.api.problems import documented
 from service.api.schemas import Item
@@ -16,9 +17,7 @@ router = APIRouter(tags=["items"])
 async def read_item(item_id: str, request: Request) -> Item:
     """What the bundle in service knows of an item."""
     bundle = service_of(request).holder.current.bundle
-    row = bundle.catalogue.row_of.get(item_id)
-    if row is None:
-        raise NotFound(f"bundle {bundle.name} {bundle.version} has no item {item_id!r}")
+    row = known_row(bundle, item_id)
     attributes = bundle.catalogue.attributes(row)
     del attributes["item_id"], attributes["title"]
     return Item(
@@ -27,3 +26,11 @@ async def read_item(item_id: str, request: Request) -> Item:
         sid=bundle.sids[row],
         attributes=attributes,
     )
+
+
+def known_row(bundle: Bundle, item_id: str) -> int:
+    """The catalogue row of an item; raises `NotFound`."""
+    row = bundle.catalogue.row_of.get(item_id)
+    if row is None:
+        raise NotFound(f"bundle {bundle.name} {bundle.version} has no item {item_id!r}")
+    return row

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +18,7 @@ from service.errors import (
     HistoryUnavailable,
     InvalidInput,
     NotFound,
+    NotTrained,
     Overloaded,
     SidrecError,
 )
@@ -43,6 +44,7 @@ class Kind:
 KINDS: dict[type[SidrecError], Kind] = {
     InvalidInput: Kind("invalid-input", "The request cannot be used", 422),
     NotFound: Kind("not-found", "There is no such thing", 404),
+    NotTrained: Kind("not-trained", "The bundle in service was not trained for this", 409),
     HistoryUnavailable: Kind("history-unavailable", "The history store is away", 503, 1),
     Overloaded: Kind("overloaded", "Too many requests are in flight", 503),
     EngineError: Kind("engine-error", "The engine could not answer", 503, 1),
@@ -80,20 +82,21 @@ def problem(
 ) -> Response:
     """The response for a kind of error."""
     more = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}
-    content = Problem(
-        type=f"urn:sidrec:problem:{kind.name}" if kind.name else "about:blank",
-        title=kind.title,
-        status=kind.status,
-        detail=detail,
-        request_id=request_id,
-        errors=list(errors),
-    )
+    content = _problem(request_id, kind, detail, errors)
     return Response(
         content.model_dump_json(exclude_defaults=True),
         status_code=kind.status,
         headers={**more, **(headers or {})},
         media_type=MEDIA_TYPE,
     )
+
+
+def problem_of(request_id: str, error: SidrecError | ValidationError) -> Problem:
+    """What an error would be answered with, for one part of a larger answer."""
+    if isinstance(error, ValidationError):
+        found = [_field_error({**e, "loc": ("body", *e["loc"])}) for e in error.errors()]
+        return _problem(request_id, KINDS[InvalidInput], _summary(found), found[:_MAX_ERRORS])
+    return _problem(request_id, _kind(error), str(error), _errors(error))
 
 
 def plain_kind(status: int) -> Kind:
@@ -124,13 +127,10 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def _domain(request: Request, error: SidrecError) -> Response:
-    kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
-    errors, headers = [], {}
-    if isinstance(error, InvalidInput):
-        errors = [FieldError(field=error.field, message=error.reason)]
-    if isinstance(error, Overloaded):
-        headers = {"Retry-After": str(error.retry_after)}
-    return problem(request.state.request_id, kind, str(error), errors=errors, headers=headers)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else {}
+    return problem(
+        request.state.request_id, _kind(error), str(error), errors=_errors(error), headers=headers
+    )
 
 
 async def _validation(request: Request, error: RequestValidationError) -> Response:
@@ -150,8 +150,32 @@ async def _framework(request: Request, error: HTTPException) -> Response:
 
 
 def _invalid(request: Request, errors: Sequence[FieldError]) -> Response:
-    detail = "; ".join(f"{e.field or 'body'}: {e.message}" for e in errors[:3])
-    return problem(request.state.request_id, KINDS[InvalidInput], detail, errors=errors)
+    return problem(request.state.request_id, KINDS[InvalidInput], _summary(errors), errors=errors)
+
+
+def _problem(request_id: str, kind: Kind, detail: str, errors: Sequence[FieldError]) -> Problem:
+    return Problem(
+        type=f"urn:sidrec:problem:{kind.name}" if kind.name else "about:blank",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        request_id=request_id,
+        errors=list(errors),
+    )
+
+
+def _kind(error: SidrecError) -> Kind:
+    return next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+
+
+def _errors(error: SidrecError) -> list[FieldError]:
+    if isinstance(error, InvalidInput):
+        return [FieldError(field=error.field, message=error.reason)]
+    return []
+
+
+def _summary(errors: Sequence[FieldError]) -> str:
+    return "; ".join(f"{e.field or 'body'}: {e.message}" for e in errors[:3])
 
 
 def _field_error(details: Mapping[str, Any]) -> FieldError:

@@ -6,8 +6,10 @@ from structlog.contextvars import bind_contextvars
 from service.api.disconnect import unless_gone
 from service.api.problems import documented
 from service.api.schemas import RecommendationRequest, Recommendations
-from service.api.state import service_of
+from service.api.state import Service, service_of
 from service.errors import InvalidInput
+from service.holder import InService
+from service.settings import Settings
 
 router = APIRouter(tags=["recommendations"])
 
@@ -19,12 +21,25 @@ async def recommend(wanted: RecommendationRequest, request: Request) -> Recommen
     Where the model cannot be asked, the answer is popular items, and `reason` says why.
     """
     service = service_of(request)
-    limit = service.settings.history_limit
+    check(wanted, service.settings)
+    current, request_id = service.holder.current, request.state.request_id
+    with service.admission.place():
+        answer = await unless_gone(request, answer_one(wanted, service, current, request_id))
+    bind_contextvars(source=answer.source, reason=answer.reason)
+    return answer
+
+
+def check(wanted: RecommendationRequest, settings: Settings) -> None:
+    """Raises `InvalidInput` for what the schema does not know: settings."""
+    limit = settings.history_limit
     if wanted.history is not None and len(wanted.history) > limit:
         raise InvalidInput("history", f"has {len(wanted.history)} items, at most {limit} are used")
-    current = service.holder.current
-    with service.admission.place():
-        answer = await unless_gone(request, current.recommender.recommend(wanted.ask()))
+
+
+async def answer_one(
+    wanted: RecommendationRequest, service: Service, current: InService, request_id: str
+) -> Recommendations:
+    """The answer to a request that was checked and admitted, counted in the metrics."""
+    answer = await current.recommender.recommend(wanted.ask())
     service.metrics.recommendation(answer)
-    bind_contextvars(source=answer.source, reason=answer.reason)
-    return Recommendations.of(request.state.request_id, wanted.user_id, current.bundle, answer)
+    return Recommendations.of(request_id, wanted.user_id, current.bundle, answer)

@@ -1,15 +1,25 @@
 """The bodies of requests and answers."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    WithJsonSchema,
+    model_validator,
+)
 
 from model_store.bundle import Bundle
 from service import history
 from service.eligibility.filter import Filter
 from service.eligibility.policy import Seen
-from service.recommender import Answer, Ask, Reason, Source
+from service.recommender import Answer, Ask, Pick, Reason, Source
 from service.settings import MAX_BEAM_WIDTH
 
 UserId = Annotated[str, Field(min_length=1, max_length=128)]
@@ -17,11 +27,20 @@ ItemId = Annotated[str, Field(min_length=1, max_length=256)]
 EventId = Annotated[str, Field(min_length=1, max_length=256)]
 ProfileName = Annotated[str, Field(min_length=1, max_length=64)]
 MAX_EXCLUDED = 1000
+FILTER = Field(None, description="what the attributes of each item must be")
+EXPLAIN = Field(False, description="say of each item what each level of its SID added to the score")
 ProfileValue = Annotated[str, Field(max_length=256)]
 
 
 def _in_utc(timestamp: datetime) -> datetime:
     return timestamp if timestamp.utcoffset() is not None else timestamp.replace(tzinfo=UTC)
+
+
+Timestamp = Annotated[
+    datetime,
+    AfterValidator(_in_utc),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]}),
+]
 
 
 class _Request(BaseModel):
@@ -30,6 +49,15 @@ class _Request(BaseModel):
 
 class RecommendationRequest(_Request):
     """Who asks, and for what."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "mei", "k": 2, "profile": {"性别": "女", "年龄": "26-35岁"}},
+                {"history": ["p02327", "p02147"], "exclude_seen": "history", "explain": True},
+            ]
+        }
+    )
 
     user_id: UserId | None = Field(None, description="whose stored history is read")
     k: Annotated[StrictInt, Field(ge=1, le=200)] = Field(10, description="how many items")
@@ -53,7 +81,8 @@ class RecommendationRequest(_Request):
         description="which items of the user's past it must not contain, stored ones included:"
         " those bought, or all; by default what the deployment says",
     )
-    filter: Filter | None = Field(None, description="what the attributes of each item must be")
+    explain: StrictBool = EXPLAIN
+    filter: Filter | None = FILTER
 
     def ask(self) -> Ask:
         return Ask(
@@ -65,6 +94,7 @@ class RecommendationRequest(_Request):
             beam_width=self.beam_width,
             exclude=self.exclude,
             exclude_seen=self.exclude_seen,
+            explain=self.explain,
             filter=self.filter,
         )
 
@@ -74,16 +104,82 @@ class BundleName(BaseModel):
     version: int
 
 
+class LevelShown(BaseModel):
+    """What one code of a SID added, given those before it."""
+
+    token: str
+    log_probability: float = Field(description="of this code; those of all levels sum to the score")
+    eligible_items: int = Field(
+        description="items that might have been shown under the SID up to here"
+    )
+
+
 class RecommendedItem(BaseModel):
     rank: int = Field(description="from 1")
     item_id: str
     title: str | None
     sid: str
     score: float | None = Field(description="log-probability of the SID; null for popular items")
+    levels: list[LevelShown] | None = Field(
+        None,
+        description="the score by level, where the request said `explain`",
+        exclude_if=lambda levels: levels is None,
+    )
+
+    @classmethod
+    def ranked(cls, picks: Sequence[Pick]) -> list[Self]:
+        return [
+            cls(
+                rank=rank,
+                item_id=pick.item_id,
+                title=pick.title,
+                sid=pick.sid,
+                score=pick.score,
+                levels=None
+                if pick.levels is None
+                else [
+                    LevelShown(
+                        token=level.token,
+                        log_probability=level.log_probability,
+                        eligible_items=level.eligible_items,
+                    )
+                    for level in pick.levels
+                ],
+            )
+            for rank, pick in enumerate(picks, start=1)
+        ]
 
 
 class Recommendations(BaseModel):
     """Items in order, and how they came about."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "request_id": "2bd0ad9fdf7ad19ec2b7baf3b72de417",
+                    "user_id": "mei",
+                    "bundle": {"name": "demo", "version": 1},
+                    "source": "model",
+                    "reason": None,
+                    "items": [
+                        {
+                            "rank": 1,
+                            "item_id": "p00638",
+                            "title": "Quillon K3 4K Portable Display, 32 inch, Light Grey",
+                            "sid": "<a_42><b_103><c_74><d_36>",
+                            "score": -3.3977737426757812,
+                        }
+                    ],
+                    "history_used": 2,
+                    "unknown_items": 0,
+                    "eligible_items": 2600,
+                    "seen_items": 0,
+                    "timing_ms": {"history": 0.52, "search": 25.62, "total": 26.38},
+                }
+            ]
+        }
+    )
 
     request_id: str
     user_id: str | None
@@ -102,6 +198,12 @@ class Recommendations(BaseModel):
         " history could not be read, so that some may be in the answer"
     )
     timing_ms: dict[str, float] = Field(description="milliseconds per stage, and in total")
+    cached: bool = Field(
+        False,
+        description="whether it was computed for an earlier request that asked the same in the"
+        " same state; left out where it was not",
+        exclude_if=lambda cached: not cached,
+    )
 
     @classmethod
     def of(cls, request_id: str, user_id: str | None, bundle: Bundle, answer: Answer) -> Self:
@@ -111,21 +213,13 @@ class Recommendations(BaseModel):
             bundle=BundleName(name=bundle.name, version=bundle.version),
             source=answer.source,
             reason=answer.reason,
-            items=[
-                RecommendedItem(
-                    rank=rank,
-                    item_id=pick.item_id,
-                    title=pick.title,
-                    sid=pick.sid,
-                    score=pick.score,
-                )
-                for rank, pick in enumerate(answer.picks, start=1)
-            ],
+            items=RecommendedItem.ranked(answer.picks),
             history_used=answer.history_used,
             unknown_items=answer.unknown_items,
             eligible_items=answer.eligible_items,
             seen_items=answer.seen_items,
             timing_ms=answer.timing_ms,
+            cached=answer.cached,
         )
 
 
@@ -136,7 +230,7 @@ class NewEvent(_Request):
     user_id: UserId
     item_id: ItemId
     type: str = Field("click", pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,31}$")
-    timestamp: Annotated[datetime, AfterValidator(_in_utc)] = Field(
+    timestamp: Timestamp = Field(
         description="ISO 8601 (UTC where it names no zone), or seconds or milliseconds since 1970"
     )
 
@@ -146,6 +240,24 @@ class NewEvent(_Request):
 
 class EventBatch(_Request):
     """A batch of events. A bare JSON list of them is taken for the same."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "event_id": "1",
+                            "user_id": "mei",
+                            "item_id": "p02327",
+                            "type": "click",
+                            "timestamp": "2026-11-22T09:00:00Z",
+                        }
+                    ]
+                }
+            ]
+        }
+    )
 
     events: list[NewEvent] = Field(min_length=1)
 

@@ -19,12 +19,14 @@ class Query:
 
     eligible: None allows the whole catalogue
     adapter:  which of the engine's adapters changes the model; None is the model as it is
+    explain:  whether its beams shall say what each level added to their scores
     """
 
     prompt_token_ids: Sequence[int]
     beam_width: int
     eligible: Eligibility | None = None
     adapter: str | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,13 @@ class Beam:
     codes: its codes, without `END`
     score: sum of the log-probabilities of its tokens under the softmax over the full vocabulary
     rows:  the catalogue rows that carry this SID, eligible or not
+    gains: per code its log-probability, of which `score` is the sum; only where the query asked
     """
 
     codes: tuple[int, ...]
     score: float
     rows: range
+    gains: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,8 @@ class Engine(ABC):
     trie: Trie
     max_prompt_tokens: int
     """Longest prompt that leaves room for a SID."""
+    max_length: int
+    """Positions that the model has."""
     adapters: Collection[str] = ()
     """Names of the adapters that a query can ask for."""
 
@@ -88,6 +94,25 @@ class Engine(ABC):
         A caller that is cancelled before its query starts costs nothing. Raises `EngineError`
         for this query alone, `EngineDead` when no query will be answered any more.
         """
+
+    @abstractmethod
+    async def generate(self, prompt_token_ids: Sequence[int], max_tokens: int) -> list[int]:
+        """What the model writes behind a prompt when nothing constrains it: greedy decoding, at
+        most `max_tokens` tokens, up to the end of the text, which is not part of the answer.
+
+        Searches go on in between: they wait for one token of a text at a time, never for all of
+        it. Raises `EngineError` for a prompt that leaves no room for `max_tokens`, `EngineDead`
+        when none will be answered any more.
+        """
+
+    def check_room(self, prompt_token_ids: Sequence[int], max_tokens: int) -> None:
+        """Raises `EngineError` for a text that `generate` cannot write."""
+        tokens, most = len(prompt_token_ids), self.max_length - max_tokens
+        if max_tokens < 1 or not 1 <= tokens <= most:
+            raise EngineError(
+                f"{max_tokens} tokens behind a prompt of {tokens} do not fit into"
+                f" {self.max_length} positions"
+            )
 
     def check(self, query: Query) -> None:
         """Raises `EngineError` for a query that cannot be answered."""

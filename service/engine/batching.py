@@ -2,16 +2,18 @@
 
 The thread takes the oldest waiting query and with it those of a like beam width that fit the
 token budget, so batches grow by themselves while the model is busy and nobody waits for company.
+Between two batches it writes one token of a text, the texts taking turns.
 """
 
 import asyncio
 import threading
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from service.engine.base import Beam, Engine, EngineStats, Query
+from service.engine.text import Text
 from service.errors import EngineDead, EngineError
 
 
@@ -39,7 +41,7 @@ class _Waiting:
 
 
 class BatchingEngine(Engine):
-    """An engine that implements `_run` for one batch, and gets the rest.
+    """An engine that implements `_run` for one batch and `_write` for one text, and gets the rest.
 
     `batch_tokens` bounds the tokens of one batch, those of the prompts and of the beams; a query
     with more runs alone.
@@ -49,6 +51,7 @@ class BatchingEngine(Engine):
         self._batch_tokens = batch_tokens
         self._waiting: deque[_Waiting] = deque()
         self._taken: list[_Waiting] = []
+        self._texts: deque[tuple[Text, Iterator[int]]] = deque()
         self._changed = threading.Condition()
         self._running = threading.Lock()
         self._closing = False
@@ -65,6 +68,11 @@ class BatchingEngine(Engine):
     def _count_prompt(self, tokens: int, cached: int) -> None:
         """Of a prompt that `_run` has run, for the metrics."""
         self._prompts.append((tokens, cached))
+
+    @abstractmethod
+    def _write(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
+        """The tokens behind a prompt, each computed when it is asked for, up to the end of the
+        text; never asked for more than `max_tokens`. Runs on one thread at a time, as `_run`."""
 
     def search_batch(self, queries: Sequence[Query]) -> list[list[Beam]]:
         for query in queries:
@@ -91,6 +99,16 @@ class BatchingEngine(Engine):
             self._changed.notify()
         return await waiting.future
 
+    async def generate(self, prompt_token_ids: Sequence[int], max_tokens: int) -> list[int]:
+        self.check_room(prompt_token_ids, max_tokens)
+        text = Text(prompt_token_ids, max_tokens)
+        with self._changed:
+            if not self.alive:
+                raise EngineDead("the engine has stopped")
+            self._texts.append((text, self._write(prompt_token_ids, max_tokens)))
+            self._changed.notify()
+        return await asyncio.wrap_future(text.future)
+
     @property
     def alive(self) -> bool:
         return self._thread.is_alive() and not self._closing
@@ -115,17 +133,21 @@ class BatchingEngine(Engine):
         """The thread: batches until closed. Whatever ends it, no caller is left waiting."""
         try:
             while self._next_batch():
-                self._answer(self._taken)
+                if self._taken:
+                    self._answer(self._taken)
+                self._write_a_token()
         finally:
             with self._changed:
                 self._closing = True
-                left = [*self._taken, *self._waiting]
+                left: list[_Waiting | Text] = [*self._taken, *self._waiting]
+                left += [text for text, _ in self._texts]
                 self._waiting.clear()
             for waiting in left:
                 waiting.finish(EngineDead("the engine has stopped"))
 
     def _next_batch(self) -> bool:
-        """Waits for work and takes it; False means that the engine is closing."""
+        """Waits for work and takes it: no query where there are only texts to write. False means
+        that the engine is closing."""
         with self._changed:
             while not self._closing:
                 # One look at each future: its loop may cancel it between two.
@@ -137,8 +159,30 @@ class BatchingEngine(Engine):
                     self._waiting = deque(w for w in present if id(w) not in taken)
                     return True
                 self._waiting.clear()
+                self._taken = []
+                if self._texts:
+                    return True
                 self._changed.wait()
             return False
+
+    def _write_a_token(self) -> None:
+        """Of the text whose turn it is; it goes to the end of the line until it is finished."""
+        if not self._texts:
+            return
+        text, steps = self._texts[0]
+        try:
+            with self._running:
+                goes_on = not text.future.cancelled() and text.extend(steps)
+        except Exception as error:
+            text.finish(_wrapped(error))
+            goes_on = False
+        else:
+            if not goes_on:
+                text.finish(text.tokens)
+        with self._changed:
+            self._texts.popleft()
+            if goes_on:
+                self._texts.append((text, steps))
 
     def _members(self, queries: Sequence[Query]) -> list[int]:
         """The first query, and those behind it that may share its batch.

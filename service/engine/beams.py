@@ -28,6 +28,7 @@ class Beams:
     score:  (n,) float32
     parent: (n,) the place, among the beams one level up, of the prefix one code shorter
     code:   (n,) the code added last, or `END`
+    above:  the beams one level up; None at the root
     """
 
     queries: int
@@ -36,6 +37,7 @@ class Beams:
     score: Tensor
     parent: Tensor
     code: Tensor
+    above: "Beams | None" = None
 
     @classmethod
     def start(cls, queries: int, device: torch.device) -> "Beams":
@@ -77,11 +79,13 @@ def advance(
     best = _best(score, query, widths)
     if best is not None:
         columns = [column.index_select(0, best) for column in columns]
-    return Beams(beams.queries, *columns)
+    query, node, score, parent, code = columns
+    return Beams(beams.queries, query, node, score, parent, code, beams)
 
 
-def answers(trie: Trie, beams: Beams) -> list[list[Beam]]:
-    """The finished searches as the contract has them: per query best first, ties by code."""
+def answers(trie: Trie, beams: Beams, *, explain: bool = False) -> list[list[Beam]]:
+    """The finished searches as the contract has them: per query best first, ties by code; with
+    their `gains` where the answer to any of the queries shall be explained."""
     order = beams.score.argsort(descending=True, stable=True)
     if beams.queries > 1:
         order = order[beams.query[order].argsort(stable=True)]
@@ -89,10 +93,26 @@ def answers(trie: Trie, beams: Beams) -> list[list[Beam]]:
     codes = trie.codes[first.long()].tolist()
     found: list[list[Beam]] = [[] for _ in range(beams.queries)]
     columns = (beams.query[order], beams.score[order], first, behind)
-    for query, score, lo, hi, sid in zip(*(c.tolist() for c in columns), codes, strict=True):
+    gains = _gains(beams, order) if explain else [None] * len(codes)
+    for query, score, lo, hi, sid, gain in zip(
+        *(c.tolist() for c in columns), codes, gains, strict=True
+    ):
         codes_of = tuple(code for code in sid if code != END)
-        found[query].append(Beam(codes_of, score, range(lo, hi)))
+        of_codes = None if gain is None else tuple(gain[: len(codes_of)])
+        found[query].append(Beam(codes_of, score, range(lo, hi), of_codes))
     return found
+
+
+def _gains(beams: Beams, at: Tensor) -> list[list[float]]:
+    """What each level added to the scores of the beams in the places `at` (n,): (n, levels)."""
+    scores, level = [], beams
+    while level.above is not None:
+        scores.append(level.score[at])
+        at, level = level.parent[at], level.above
+    # In double precision, so that what is added up again gives the score.
+    scores.append(level.score[at])
+    gains: list[list[float]] = torch.stack(scores[::-1], dim=1).double().diff(dim=1).tolist()
+    return gains
 
 
 def _best(score: Tensor, query: Tensor, widths: Sequence[int]) -> Tensor | None:

@@ -4,7 +4,7 @@ Scores are a fixed function of prompt and code, so that answers are deterministi
 prompts, and obey eligibility and beam width like those of a real engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -24,6 +24,7 @@ class FakeEngine(BatchingEngine):
     def __init__(self, bundle: Bundle, *, fails: bool = False) -> None:
         self.trie = bundle.trie
         self.max_prompt_tokens = bundle.max_prompt_tokens
+        self.max_length = bundle.max_length
         self.adapters = bundle.adapters
         self.fails = fails
         self._sizes = [level.size for level in bundle.spec.levels]
@@ -40,4 +41,10 @@ class FakeEngine(BatchingEngine):
             wave = torch.sin(seeds[:, None] * 1.7 + torch.arange(size) * 0.61 + depth)
             logp = wave.log_softmax(dim=1)
             beams = advance(self.trie, depth, beams, logp, beams.query, widths, eligible)
-        return answers(self.trie, beams)
+        return answers(self.trie, beams, explain=any(query.explain for query in queries))
+
+    def _write(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
+        """The prompt again."""
+        if self.fails:
+            raise RuntimeError("the fake engine was told to fail")
+        yield from prompt

@@ -243,6 +243,10 @@ def test_documentation(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
         "/v1/recommendations",
+        "/v1/recommendations/batch",
+        "/v1/search",
+        "/v1/items/{item_id}/similar",
+        "/v1/items/{item_id}/describe",
         "/v1/events",
         "/v1/users/{user_id}/history",
         "/v1/users/{user_id}",

@@ -13,6 +13,7 @@ from service.engine.fake import FakeEngine
 from service.errors import EngineError
 from service.redis_server import EmbeddedRedis
 from service.settings import Settings
+from service.titles import Titles
 from tests.service.conftest import PATIENT_MS
 from tests.service.test_api import HISTORY, event, recommend
 
@@ -76,7 +77,8 @@ def test_what_is_in_service_can_be_replaced(
             recommender = type(first.recommender)(
                 scene_bundle, engine, client.app_state["service"].history, beam_width=5
             )
-            holder.current = type(first)(scene_bundle, engine, recommender)
+            titles = Titles(scene_bundle, engine, recommender)
+            holder.current = type(first)(scene_bundle, engine, recommender, titles)
             answer = recommend(client, scene="home", k=1)
             assert answer["items"][0]["item_id"] == "item-59"
             holder.current = first

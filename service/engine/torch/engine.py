@@ -1,6 +1,7 @@
 """Beam-native search: one pass over the prompts, then few small ones over the prefixes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -54,6 +55,8 @@ class TorchEngine(BatchingEngine):
         self._prefixes = PrefixCache(prefix_bytes)
         self.trie = bundle.trie.to(place)
         self.max_prompt_tokens = bundle.max_prompt_tokens
+        self.max_length = bundle.max_length
+        self._ends = bundle.end_tokens
         super().__init__(batch_tokens=batch_tokens)
 
     @torch.inference_mode()
@@ -77,7 +80,20 @@ class TorchEngine(BatchingEngine):
                 depth += 1
             if depth < trie.depth:
                 paths = paths[beams.parent]
-        return answers(trie, beams)
+        return answers(trie, beams, explain=any(query.explain for query in queries))
+
+    @torch.inference_mode()
+    def _write(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
+        # As `decode` has it: one query with one prefix, which sees all of itself.
+        cache, hidden = self._model.prefill([prompt], max_tokens)
+        for written in count():
+            token = self._model.logprobs(hidden).argmax(dim=1)[None]  # (1, 1)
+            if (chosen := int(token)) in self._ends:
+                return
+            yield chosen
+            sees = torch.ones(1, 1, written + 1, dtype=torch.bool, device=token.device)
+            behind = torch.full_like(token, written)
+            hidden = self._model.decode(cache, token, behind, sees)
 
     def _prefill(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[Cache, Tensor]:
         known = [self._prefixes.find(prompt) for prompt in prompts]

@@ -113,7 +113,10 @@ class Cohort:
         self._widths[query] = 0
 
     def answers(self) -> list[list[Beam]]:
-        return answers(self._trie, self._beams) if len(self._beams) else [[] for _ in self.tasks]
+        if not len(self._beams):
+            return [[] for _ in self.tasks]
+        explain = any(task.query.explain for task in self.tasks)
+        return answers(self._trie, self._beams, explain=explain)
 
     def _tokens(self, depth: int, code: Tensor) -> Tensor:
         """(n, 1) the tokens of codes; any for `END`."""

@@ -8,13 +8,14 @@ the core's own objects, and outputs are read as the core returns them.
 import copy
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from model_store.adapters import Adapter
+from service.engine.text import Text
 from service.engine.vllm.mask import STATE, RowState
 
 # isort: split
@@ -125,6 +126,20 @@ class Core:
         )
         self._core.add_request(request)
         return request
+
+    def write(self, name: str, text: Text, ends: Collection[int]) -> None:
+        """Asks for a text, up to one of the tokens `ends`; outputs come token by token."""
+        parameters = SamplingParams(
+            temperature=0.0,
+            max_tokens=text.max_tokens,
+            stop_token_ids=list(ends),
+            detokenize=False,
+            ignore_eos=True,
+        )
+        hasher = self._core.request_block_hasher
+        self._core.add_request(
+            Request(name, list(text.prompt), parameters, None, block_hasher=hasher)
+        )
 
     def release(self, prompt: Prompt) -> None:
         """No request with this prompt will come any more."""

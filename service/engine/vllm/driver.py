@@ -9,6 +9,7 @@ import numpy as np
 
 from model_store.sid import Trie
 from service.engine.base import Query
+from service.engine.text import Text
 from service.engine.vllm.cohort import Cohort
 from service.engine.vllm.core import Core
 from service.engine.vllm.levels import LevelCodes
@@ -38,8 +39,12 @@ class _Asked:
 class Driver:
     """Not for two threads: whoever drives it starts tasks and calls `step` while `busy`."""
 
-    def __init__(self, core: Core, trie: Trie, codes: LevelCodes) -> None:
+    def __init__(
+        self, core: Core, trie: Trie, codes: LevelCodes, ends: frozenset[int] = frozenset()
+    ) -> None:
         self._core = core
+        self._ends = ends
+        self._texts: dict[str, Text] = {}
         self._trie = trie
         self._codes = codes
         self._asked: dict[str, _Asked] = {}
@@ -55,11 +60,12 @@ class Driver:
 
     @property
     def rows(self) -> int:
-        return len(self._asked)
+        return len(self._asked) + len(self._texts)
 
     def admissible(self, queries: Sequence[Query]) -> int:
         """How many of `queries`, from the first, may start now; one always may if none runs."""
-        slots = self._core.max_num_seqs - sum(self._slots(task.query) for task in self.tasks)
+        slots = self._core.max_num_seqs - len(self._texts)
+        slots -= sum(self._slots(task.query) for task in self.tasks)
         tokens = self._core.max_num_batched_tokens
         for i, query in enumerate(queries):
             slots -= self._slots(query)
@@ -79,10 +85,24 @@ class Driver:
         except Exception as error:
             self._part(tasks, cohort, error)
 
+    def write(self, text: Text) -> None:
+        """Sets out with a text; one that vLLM does not take fails alone."""
+        self._names += 1
+        name = str(self._names)
+        try:
+            self._core.write(name, text, self._ends)
+        except Exception as error:
+            text.finish(EngineError(_described(error)))
+        else:
+            self._texts[name] = text
+
     def step(self) -> None:
         """Runs the model once, and sends those cohorts on whose rows are all answered."""
         answered: dict[Cohort, list[tuple[int, Any]]] = defaultdict(list)
         for output in self._core.step():
+            if output.request_id in self._texts:
+                self._extend(output)
+                continue
             asked = self._asked.pop(output.request_id, None)
             if asked is None:  # its caller went while the model ran
                 continue
@@ -99,7 +119,11 @@ class Driver:
                 self._part(cohort.tasks, cohort, error)
 
     def drop_cancelled(self) -> None:
-        """Forgets the queries whose callers have gone, and takes their rows out of the core."""
+        """Forgets the queries and texts whose callers have gone, and takes them out of the core."""
+        if left := [name for name, text in self._texts.items() if text.future.cancelled()]:
+            self._core.abort(left)
+            for name in left:
+                del self._texts[name]
         for cohort in list(self._missing):
             gone = [i for i, task in enumerate(cohort.tasks) if task.future.cancelled()]
             if not gone:
@@ -135,6 +159,14 @@ class Driver:
         for task, beams in zip(cohort.tasks, cohort.answers(), strict=True):
             self._release(task)
             task.finish(beams)
+
+    def _extend(self, output: Any) -> None:
+        """One token more, or the end, of a text."""
+        text = self._texts[output.request_id]
+        text.tokens += [token for token in output.new_token_ids if token not in self._ends]
+        if output.finish_reason is not None:
+            del self._texts[output.request_id]
+            text.finish(text.tokens)
 
     def _take(self, cohort: Cohort, rows: list[tuple[int, Any]]) -> None:
         if any(logprobs is None for _, logprobs in rows):

@@ -6,19 +6,22 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from model_store.adapters import Adapter
 from model_store.bundle import Bundle
 from service.engine.base import Beam, Engine, EngineStats, Query
+from service.engine.text import Text
 from service.engine.vllm.core import Core
 from service.engine.vllm.driver import Counts, Driver
 from service.engine.vllm.levels import LevelCodes
 from service.engine.vllm.options import EngineArgs, engine_args
 from service.engine.vllm.task import Task
 from service.errors import EngineDead, EngineError
+
+Work = TypeVar("Work", Task, Text)
 
 
 class VllmEngine(Engine):
@@ -33,12 +36,15 @@ class VllmEngine(Engine):
     def __init__(self, bundle: Bundle, **options: Any) -> None:
         args = engine_args(bundle, options)
         self.trie = bundle.trie
+        self.max_length = args.max_model_len
         self.max_prompt_tokens = args.max_model_len - bundle.spec.depth
+        self._ends = bundle.end_tokens
         self.adapters = bundle.adapters
         self._codes = LevelCodes(bundle.level_tokens)
         self._waiting: deque[Task] = deque()
-        # Of all tasks that are not answered, waiting or started.
-        self._open: dict[Future[list[Beam]], Task] = {}
+        self._texts: deque[Text] = deque()
+        # All that are not answered, waiting or started.
+        self._open: dict[Future[Any], Task | Text] = {}
         self._changed = threading.Condition()
         self._closing = False
         self._steps: deque[tuple[int, int]] = deque(maxlen=10_000)  # bounded: nobody may ever ask
@@ -62,6 +68,12 @@ class VllmEngine(Engine):
     async def search(self, query: Query) -> list[Beam]:
         [task] = self._hand_in([query])
         return await asyncio.wrap_future(task.future)
+
+    async def generate(self, prompt_token_ids: Sequence[int], max_tokens: int) -> list[int]:
+        self.check_room(prompt_token_ids, max_tokens)
+        text = Text(prompt_token_ids, max_tokens)
+        self._enter([text], self._texts)
+        return await asyncio.wrap_future(text.future)
 
     @property
     def alive(self) -> bool:
@@ -90,15 +102,19 @@ class VllmEngine(Engine):
         for query in queries:
             self.check(query)
         tasks = [Task(query) for query in queries]
+        self._enter(tasks, self._waiting)
+        return tasks
+
+    def _enter(self, work: Sequence[Work], line: deque[Work]) -> None:
+        """Puts work into a line, and tells the thread."""
         with self._changed:
             if not self.alive:
                 raise _dead(None)
-            self._open.update((task.future, task) for task in tasks)
-            self._waiting.extend(tasks)
+            self._open.update((one.future, one) for one in work)
+            line.extend(work)
             self._changed.notify()
-        for task in tasks:
-            task.future.add_done_callback(self._open.pop)
-        return tasks
+        for one in work:
+            one.future.add_done_callback(self._open.pop)
 
     def _work(self, args: EngineArgs, started: Future[None]) -> None:
         """The thread. Whatever ends it, no caller is left waiting."""
@@ -108,7 +124,7 @@ class VllmEngine(Engine):
         except BaseException as error:
             started.set_exception(error)
             return
-        self._driver = driver = Driver(core, self.trie, self._codes)
+        self._driver = driver = Driver(core, self.trie, self._codes, self._ends)
         try:
             core.load_adapters()
             self._try_out(driver)
@@ -128,6 +144,7 @@ class VllmEngine(Engine):
             with self._changed:
                 self._closing = True
                 self._waiting.clear()
+                self._texts.clear()
             # Whatever the driver knew of them: it may have been stopped between two of its steps.
             for task in list(self._open.values()):
                 task.finish(_dead(cause))
@@ -149,6 +166,8 @@ class VllmEngine(Engine):
             driver.drop_cancelled()
             if tasks := self._next_tasks(driver):
                 driver.start(tasks)
+            while self._texts:
+                driver.write(self._texts.popleft())
             if driver.rows:
                 self._steps.append((len(driver.tasks), driver.rows))
                 driver.step()
@@ -159,7 +178,7 @@ class VllmEngine(Engine):
             while not self._closing:
                 if any(task.future.cancelled() for task in self._waiting):
                     self._waiting = deque(t for t in self._waiting if not t.future.cancelled())
-                if self._waiting or driver.rows:
+                if self._waiting or self._texts or driver.rows:
                     queries = [t.query for t in islice(self._waiting, _LOOK_AHEAD)]
                     return [self._waiting.popleft() for _ in range(driver.admissible(queries))]
                 self._changed.wait()

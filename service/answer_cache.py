@@ -1,0 +1,73 @@
+"""Answers of a short while ago, in Redis, for those who ask the same in the same state.
+
+A key is a digest of everything that an answer follows from, so nothing has to be invalidated: what
+changes is asked under another key, and old entries expire. Redis in trouble is a miss.
+"""
+
+import hashlib
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+import redis.exceptions
+import structlog
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+from redis.asyncio import Redis, RedisCluster
+from structlog.typing import FilteringBoundLogger
+
+T = TypeVar("T")
+
+_PAUSE_S = 1.0
+"""How long Redis is left alone after it failed: a miss must not cost a timeout every time."""
+
+_log: FilteringBoundLogger = structlog.get_logger(__name__)
+
+
+class AnswerCache(Generic[T]):
+    """Keeps answers of one kind for `ttl_ms`; for one event loop.
+
+    `state` is what they follow from beside the request, as long as this cache lives: bundle,
+    engine, settings. Processes that share a Redis and differ in it do not see each other's answers.
+    """
+
+    def __init__(
+        self, client: Redis | RedisCluster, kind: type[T], *, ttl_ms: int, state: Any
+    ) -> None:
+        if ttl_ms < 1:
+            raise ValueError(f"ttl_ms: {ttl_ms} is less than 1")
+        self._client = client
+        self._kind = TypeAdapter(kind)
+        self._ttl_ms = ttl_ms
+        self._state = to_json(state)
+        self._resumes = 0.0
+
+    def key(self, *parts: Any) -> str:
+        """The name of an answer that follows from `parts`: whatever has a JSON form. The order of
+        their fields counts, for a prompt may follow it."""
+        digest = hashlib.blake2b(self._state, digest_size=20)
+        digest.update(to_json(parts))
+        return f"sidrec:answer:{digest.hexdigest()}"
+
+    async def get(self, key: str) -> T | None:
+        """What was put under this key in the last `ttl_ms`; None for a miss."""
+        if monotonic() < self._resumes:
+            return None
+        try:
+            text = await self._client.get(key)
+            return None if text is None else self._kind.validate_json(text)
+        except (redis.exceptions.RedisError, OSError, ValueError) as error:
+            self._pause(error)
+            return None
+
+    async def put(self, key: str, answer: T) -> None:
+        """Keeps an answer, or does not: whoever asks again computes it again."""
+        if monotonic() < self._resumes:
+            return
+        try:
+            await self._client.set(key, self._kind.dump_json(answer), px=self._ttl_ms)
+        except (redis.exceptions.RedisError, OSError) as error:
+            self._pause(error)
+
+    def _pause(self, error: Exception) -> None:
+        self._resumes = monotonic() + _PAUSE_S
+        _log.warning("answer cache", error=str(error) or type(error).__name__)

@@ -1,0 +1,89 @@
+"""`POST /v1/recommendations/batch`: many users, one request."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from service.api.disconnect import unless_gone
+from service.api.problems import Problem, documented, problem_of
+from service.api.recommendations import answer_one, check
+from service.api.schemas import RecommendationRequest, Recommendations, _Request
+from service.api.state import Service, service_of
+from service.errors import InvalidInput, SidrecError
+from service.holder import InService
+
+router = APIRouter(tags=["recommendations"])
+
+# Checked one by one, so that a mistake in one of them is not a mistake in all.
+Wanted = Annotated[
+    Any,
+    WithJsonSchema(
+        {
+            "description": "the body of `/v1/recommendations`; anything else is answered as there",
+            "anyOf": [{"$ref": "#/components/schemas/RecommendationRequest"}, {}],
+        }
+    ),
+]
+
+
+class BatchRequest(_Request):
+    """Requests as `/v1/recommendations` takes them, each answered or refused on its own."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"requests": [{"user_id": "mei", "k": 2}, {"history": ["p02327"], "k": 2}]}
+            ]
+        }
+    )
+
+    requests: list[Wanted] = Field(min_length=1)
+
+
+class BatchResult(BaseModel):
+    """What the request in the same place would have been answered alone: one of the two."""
+
+    status: int = Field(description="the HTTP status it would have had")
+    answer: Recommendations | None = None
+    problem: Problem | None = None
+
+
+class BatchResults(BaseModel):
+    request_id: str
+    results: list[BatchResult] = Field(description="in the order of the requests")
+
+
+@router.post("/v1/recommendations/batch", responses=documented(413, 422, 503))
+async def recommend_batch(batch: BatchRequest, request: Request) -> BatchResults:
+    """Recommendations for many users, searched together.
+
+    The answer is 200 whatever became of single requests; `status` says it for each. Each takes a
+    place of its own among those that are worked on at once: where too few are free, the whole batch
+    is refused with 503.
+    """
+    service = service_of(request)
+    most = min(service.settings.max_batch, service.settings.max_in_flight)
+    if len(batch.requests) > most:
+        raise InvalidInput("requests", f"has {len(batch.requests)}, at most {most} go at once")
+    current, request_id = service.holder.current, request.state.request_id
+    with service.admission.place(len(batch.requests)):
+        work = [_result(one, service, current, request_id) for one in batch.requests]
+        results = await unless_gone(request, _together(work))
+    return BatchResults(request_id=request_id, results=results)
+
+
+async def _together(work: Any) -> list[BatchResult]:
+    return list(await asyncio.gather(*work))
+
+
+async def _result(one: Any, service: Service, current: InService, request_id: str) -> BatchResult:
+    try:
+        wanted = RecommendationRequest.model_validate(one, from_attributes=True)
+        check(wanted, service.settings)
+        answer = await answer_one(wanted, service, current, request_id)
+    except (SidrecError, ValidationError) as error:
+        found = problem_of(request_id, error)
+        return BatchResult(status=found.status, problem=found)
+    return BatchResult(status=200, answer=answer)

@@ -1,0 +1,73 @@
+"""`POST /v1/items/{id}/similar`"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import ConfigDict, Field, StrictBool, StrictInt
+from structlog.contextvars import bind_contextvars
+
+from service.api.disconnect import unless_gone
+from service.api.items import known_row
+from service.api.paths import register_ids
+from service.api.problems import documented
+from service.api.schemas import (
+    EXPLAIN,
+    FILTER,
+    MAX_EXCLUDED,
+    ItemId,
+    Recommendations,
+    _Request,
+)
+from service.api.state import service_of
+from service.eligibility.filter import Filter
+from service.recommender import Ask
+from service.settings import MAX_BEAM_WIDTH
+
+register_ids()
+router = APIRouter(tags=["recommendations"])
+
+
+class SimilarRequest(_Request):
+    """How many, and which not."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"k": 2, "exclude": ["p01068"]}]})
+
+    k: Annotated[StrictInt, Field(ge=1, le=200)] = Field(10, description="how many items")
+    scene: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        None, description="where the items will be shown; one that the bundle knows"
+    )
+    beam_width: Annotated[StrictInt, Field(ge=1, le=MAX_BEAM_WIDTH)] | None = Field(
+        None, description="SIDs kept at each step of the search, at least k"
+    )
+    exclude: list[ItemId] = Field(
+        [], max_length=MAX_EXCLUDED, description="item ids that the answer must not contain"
+    )
+    filter: Filter | None = FILTER
+    explain: StrictBool = EXPLAIN
+
+    def ask(self, item_id: str) -> Ask:
+        return Ask(
+            k=self.k,
+            history=[item_id],
+            scene=self.scene,
+            beam_width=self.beam_width,
+            exclude=[item_id, *self.exclude],
+            filter=self.filter,
+            explain=self.explain,
+        )
+
+
+@router.post("/v1/items/{item_id:id}/similar", responses=documented(404, 413, 422, 503))
+async def similar(item_id: str, wanted: SimilarRequest, request: Request) -> Recommendations:
+    """What someone of whom nothing is known but this one item will most likely want next.
+
+    The item itself is left out. Otherwise the answer is as that of `/v1/recommendations`.
+    """
+    service = service_of(request)
+    current = service.holder.current
+    known_row(current.bundle, item_id)
+    with service.admission.place():
+        answer = await unless_gone(request, current.recommender.recommend(wanted.ask(item_id)))
+    service.metrics.recommendation(answer)
+    bind_contextvars(source=answer.source, reason=answer.reason)
+    return Recommendations.of(request.state.request_id, None, current.bundle, answer)

@@ -1,0 +1,84 @@
+"""The prompts of the two title tasks, in the tokens that training used.
+
+A query is a stranger's text inside a prompt. Tokenizers cut text at their added tokens wherever
+they stand, so `<a_3>` in a query would become a piece of a SID, and `<|endoftext|>` the end of the
+prompt. Such a query is refused: taken for a title it would find nothing, and there is no way to
+write it that every tokenizer leaves alone. What counts is what the tokenizer made of the whole
+prompt, not how the query looks.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from model_store.bundle import Bundle
+from model_store.prompt import TitleTasks
+from service.errors import InvalidInput, NotTrained
+
+LONGEST_TITLE = 96
+"""Tokens that a title may take; training knows no longer ones."""
+
+
+class TitlePrompts:
+    """Prompts for one bundle; each method raises `NotTrained` for a task that it did not learn."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._name = f"bundle {bundle.name} {bundle.version}"
+        self._tasks = bundle.manifest.prompt.tasks
+        self._mix = _mix(bundle.manifest.training)
+        self._opening = bundle.spec.opening
+        self._tokenizer = bundle.tokenizer
+        self._longest_search = bundle.max_prompt_tokens
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._added = {token: str(text.content) for token, text in added.items()}
+
+    def ask_sid(self, query: str) -> list[int]:
+        """Asks for the SID of the item that `query` is the title of, or a part of it.
+
+        Raises `InvalidInput` for a query with tokens of the model in it, and for one too long.
+        """
+        tasks = self._trained("title_to_sid", "search")
+        tokens, frame = (
+            self._encode(tasks.ask_sid(title) + self._opening) for title in (query, "")
+        )
+        if smuggled := self._no_text(tokens) - self._no_text(frame):
+            text = self._added[min(smuggled)]
+            raise InvalidInput("query", f"contains {text!r}, which is no text to the model")
+        if len(tokens) > self._longest_search:
+            raise InvalidInput(
+                "query",
+                f"makes a prompt of {len(tokens)} tokens, at most {self._longest_search} fit",
+            )
+        return tokens
+
+    def ask_title(self, sid: str) -> list[int]:
+        """Asks for the title of the items with this SID."""
+        return self._encode(self._trained("sid_to_title", "describe").ask_title(sid))
+
+    def text(self, tokens: list[int]) -> str:
+        """What the model wrote, without any token that is no text."""
+        words = [token for token in tokens if token not in self._added]
+        return str(self._tokenizer.decode(words)).strip()
+
+    def _trained(self, task: str, purpose: str) -> TitleTasks:
+        if self._tasks is None:
+            raise NotTrained(f"{self._name} has no prompts for titles, so it cannot {purpose}")
+        if self._mix.get(task) == 0:
+            raise NotTrained(f"{self._name} was not trained on {task}, so it cannot {purpose}")
+        return self._tasks
+
+    def _no_text(self, tokens: list[int]) -> Counter[int]:
+        """Those of `tokens` that the tokenizer cuts out of a text before it reads it."""
+        return Counter(token for token in tokens if token in self._added)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+
+def _mix(training: Mapping[str, Any]) -> Mapping[str, float]:
+    """How often each title task was trained, as a build writes it down; empty where the model
+    came from elsewhere, and its prompts alone say what it can do."""
+    train = training.get("train")
+    mix = train.get("mix") if isinstance(train, dict) else None
+    return mix if isinstance(mix, dict) else {}

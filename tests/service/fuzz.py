@@ -1,0 +1,61 @@
+"""The OpenAPI document turned against the service: `python -m tests.service.fuzz --seconds 300`.
+
+Schemathesis makes requests that the document allows, and others that it forbids, and holds every
+answer against it: no 500, no status, media type or body that is not documented, nothing accepted
+that must not be. Two things are left open. Whether what the document allows is accepted: it does
+not know which attributes, items and scenes a bundle has. And whether other methods of a path are
+refused: ids may hold slashes, so that `DELETE /v1/users/a/history` is about the user `a/history`.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.service.titled import titled_bundle
+
+_LEFT_OPEN = "positive_data_acceptance,unsupported_method"
+
+
+def fuzz(url: str, seconds: int, seed: int | None = None) -> "subprocess.CompletedProcess[str]":
+    """Runs schemathesis against a service for about `seconds`; its exit status is 0 where nothing
+    was found."""
+    options = ["--max-time", str(seconds), "--exclude-checks", _LEFT_OPEN, "--no-color"]
+    options += ["--continue-on-failure", "--no-shrink", "--suppress-health-check", "all"]
+    if seed is not None:
+        options += ["--seed", str(seed)]
+    return subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def main() -> None:
+    # Imported here: the tests of processes are tests, and pytest shall be the one to load them.
+    from tests.service.test_app_process import Process
+
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--seconds", type=int, default=300)
+    arguments.add_argument("--seed", type=int)
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = titled_bundle(Path(folder))
+        process = Process(
+            ["--bundle", str(bundle.path)],
+            {"SIDREC_STATE_DIR": str(Path(folder) / "state"), "SIDREC_THREADS": "1"},
+        )
+        try:
+            with process.client() as client:
+                done = fuzz(str(client.base_url), given.seconds, given.seed)
+        finally:
+            process.end(15)
+    print(done.stdout)
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
