@@ -152,7 +152,7 @@ class Recommender:
             return []
         run.stored = "unavailable"
         try:
-            events = await self._history.read(ask.user_id)
+            events = (await self._history.read(ask.user_id)).events
         except HistoryUnavailable:
             run.done("history")
             raise

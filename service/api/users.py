@@ -26,14 +26,15 @@ async def append_events(batch: EventBatch, request: Request) -> EventsAccepted:
     """
     service = service_of(request)
     _check(batch.events, service.settings)
-    accepted = await service.history.append([event.event() for event in batch.events])
-    return EventsAccepted(accepted=accepted, duplicates=len(batch.events) - accepted)
+    new = await service.history.append([event.event() for event in batch.events])
+    return EventsAccepted(accepted=len(new), duplicates=len(batch.events) - len(new))
 
 
 @router.get("/v1/users/{user_id:id}/history", responses=documented(422, 503))
 async def read_history(user_id: UserInPath, request: Request) -> UserHistory:
     """The events kept of a user, oldest first; none for a user never heard of."""
-    return UserHistory.of(user_id, await service_of(request).history.read(user_id))
+    known = await service_of(request).history.read(user_id)
+    return UserHistory.of(user_id, known.events)
 
 
 @router.delete("/v1/users/{user_id:id}", status_code=204, responses=documented(422, 503))
