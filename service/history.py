@@ -49,8 +49,9 @@ class History:
     The same events give the same history in whatever order, batches and repetitions they arrive:
     an event id that is already kept is a duplicate, whatever else it carries, and an event older
     than everything in a full history is dropped. A history expires `ttl` after the last append
-    (None: never), and the profile with it, or `ttl` after it was put where that is later. Every method is one round trip, but for a server that does not know our scripts
-    yet. A failed `append` may have been applied in part; repeat it, nothing is counted twice.
+    (None: never), and the profile with it, or `ttl` after it was put where that is later. Every
+    method is one round trip, but for a server that does not know our scripts yet. A failed
+    `append` may have been applied in part; repeat it, nothing is counted twice.
 
     Raises HistoryUnavailable from every method but `ping` when Redis does not do its part.
     """

@@ -1,4 +1,4 @@
-"""What every use of Redis here shares: Lua scripts by their digest, and one error for all trouble."""
+"""What every use of Redis here shares: scripts by their digest, one error for all trouble."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -70,6 +70,6 @@ def text(answer: object) -> str:
 
 
 def slot(name: str) -> str:
-    """`name` as a hash tag: keys with it lie in one slot of a Redis Cluster, in nobody else's key."""
+    """`name` as a hash tag: keys with it lie in one slot of a cluster, and nobody else has them."""
     # A cluster hashes what stands between the first "{" and the next "}", unless that is empty.
     return "{" + name.replace("%", "%25").replace("}", "%7D") + "}"

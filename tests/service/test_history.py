@@ -4,10 +4,8 @@ import asyncio
 import os
 import random
 import signal
-import socket
-import subprocess
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -16,13 +14,11 @@ import redis.exceptions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis, RedisCluster
-from redis.backoff import ConstantBackoff
 from redis.crc import key_slot
-from redis.retry import Retry
 
 from service.errors import HistoryUnavailable, InvalidInput
 from service.history import Event, History, Known, connect, keys
-from service.redis_server import EmbeddedRedis, find_binary
+from service.redis_server import EmbeddedRedis
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 LIMIT = 5
@@ -247,26 +243,6 @@ def test_users_spread_over_slots_whatever_their_ids_begin_with() -> None:
     for prefix in ("", "}", "tenant}"):
         slots = {key_slot(keys(f"{prefix}{number}")[0].encode()) for number in range(100)}
         assert len(slots) > 90
-
-
-@pytest.fixture
-def cluster_url(tmp_path: Path) -> Iterator[str]:
-    """A cluster of one node: it refuses commands whose keys lie in several slots, as any does."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        # The node also listens on this port + 10000.
-        port = probe.getsockname()[1] % 20_000 + 20_000
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--save", ""]
-    server = subprocess.Popen([find_binary(), *options], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    url = f"redis://127.0.0.1:{port}"
-    try:
-        with redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.02), 200)) as node:
-            node.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
-            while "cluster_state:ok" not in str(node.execute_command("CLUSTER", "INFO")):
-                time.sleep(0.02)
-        yield url
-    finally:
-        server.kill()
-        server.wait()
 
 
 @pytest.mark.parametrize("kind", [Redis, RedisCluster])
