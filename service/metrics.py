@@ -1,5 +1,6 @@
 """What Prometheus is told. One registry per application, so that two in a process do not mix."""
 
+from collections import Counter as Counted
 from collections.abc import Callable
 
 from prometheus_client import (
@@ -50,7 +51,13 @@ class Metrics:
             "sidrec_recommendations", "Recommendations by source", ("source",), registry=registry
         )
         self._fallbacks = Counter(
-            "sidrec_fallbacks", "Popular items, by the reason", ("reason",), registry=registry
+            "sidrec_fallbacks",
+            "Recommendations that are not the model's by the history, by the reason",
+            ("reason",),
+            registry=registry,
+        )
+        self._items = Counter(
+            "sidrec_recommended_items", "Items by source", ("source",), registry=registry
         )
         self._histories = Counter(
             "sidrec_history_reads", "Stored histories read", ("result",), registry=registry
@@ -80,6 +87,11 @@ class Metrics:
         self._preemptions = Counter(
             "sidrec_engine_preemptions", "Prefixes that lost their cache", registry=registry
         )
+        self._popularity_age = Gauge(
+            "sidrec_popularity_age_seconds",
+            "Time since the popular items were read from Redis",
+            registry=registry,
+        )
         self._bundle = Gauge(
             "sidrec_bundle_info",
             "The bundle in service",
@@ -102,9 +114,15 @@ class Metrics:
             self._fallbacks.labels(answer.reason).inc()
         if answer.stored is not None:
             self._histories.labels(answer.stored).inc()
+        for source, items in Counted(pick.source for pick in answer.picks).items():
+            self._items.labels(source).inc(items)
         self._unknown.inc(answer.unknown_items)
         for stage, ms in answer.timing_ms.items():
             self._stages.labels(stage).observe(ms / 1000)
+
+    def popularity(self, age: Callable[[], float]) -> None:
+        """`age` is asked at each scrape for the seconds since popularity was refreshed."""
+        self._popularity_age.set_function(age)
 
     def bundle(self, name: str, version: int, engine: str) -> None:
         """From now on this bundle is in service, and no other."""

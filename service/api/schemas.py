@@ -8,13 +8,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, mo
 from model_store.bundle import Bundle
 from service import history
 from service.recommender import Answer, Ask, Reason, Source
-from service.settings import MAX_BEAM_WIDTH
+from service.settings import MAX_BEAM_WIDTH, MAX_DEADLINE_MS
 
 UserId = Annotated[str, Field(min_length=1, max_length=128)]
 ItemId = Annotated[str, Field(min_length=1, max_length=256)]
 EventId = Annotated[str, Field(min_length=1, max_length=256)]
 ProfileName = Annotated[str, Field(min_length=1, max_length=64)]
 ProfileValue = Annotated[str, Field(max_length=256)]
+Profile = Annotated[dict[ProfileName, ProfileValue], Field(max_length=32)]
+Scene = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 def _in_utc(timestamp: datetime) -> datetime:
@@ -33,11 +35,18 @@ class RecommendationRequest(_Request):
     history: list[ItemId] | None = Field(
         None, description="item ids, oldest first; used instead of the stored history"
     )
-    profile: dict[ProfileName, ProfileValue] | None = Field(
-        None, max_length=32, description="what the bundle's prompt says of a user"
+    profile: Profile | None = Field(
+        None,
+        description="what the bundle's prompt says of a user; fields that are not sent come from"
+        " the stored profile, which is read with the stored history",
     )
-    scene: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+    scene: Scene | None = Field(
         None, description="where the items will be shown; one that the bundle knows"
+    )
+    deadline_ms: Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)] | None = Field(
+        None,
+        description="milliseconds until the answer is due, from its source that can keep to it;"
+        " by default what the deployment says",
     )
     beam_width: Annotated[StrictInt, Field(ge=1, le=MAX_BEAM_WIDTH)] | None = Field(
         None, description="SIDs kept at each step of the search, at least k"
@@ -115,6 +124,12 @@ class NewEvent(_Request):
         description="ISO 8601 (UTC where it names no zone), or seconds or milliseconds since 1970"
     )
 
+    scene: Scene | None = Field(
+        None,
+        description="where the item was shown: it gets popular there, if the bundle knows the"
+        " scene; not part of the history",
+    )
+
     def event(self) -> history.Event:
         return history.Event(self.event_id, self.user_id, self.item_id, self.type, self.timestamp)
 
@@ -164,6 +179,21 @@ class UserHistory(BaseModel):
                 for event in events
             ],
         )
+
+
+class NewProfile(_Request):
+    """What is known of a user, in the place of what was known before."""
+
+    profile: Profile = Field(
+        description="fields that the bundle declares, with values that it declares for them"
+    )
+
+
+class UserProfile(BaseModel):
+    """What is stored of a user; empty for a user never heard of."""
+
+    user_id: str
+    profile: dict[str, str]
 
 
 class Item(BaseModel):
