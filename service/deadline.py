@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from statistics import median
 from typing import TypeVar
 
@@ -48,6 +49,17 @@ class SearchTimes:
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, float]] = deque(maxlen=_OBSERVED)
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Around a search: takes note of its time, unless it failed."""
+        start = time.monotonic()
+        try:
+            yield
+        except DeadlinePassed:
+            self.took(time.monotonic() - start)
+            raise
+        self.took(time.monotonic() - start)
 
     def took(self, seconds: float) -> None:
         self._seen.append((time.monotonic(), seconds))

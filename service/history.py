@@ -107,15 +107,13 @@ class History:
         raise HistoryUnavailable(f"Redis answered {answer!r} instead of a history and a profile")
 
     async def put_profile(self, user_id: str, profile: Mapping[str, str]) -> None:
-        """Keep a profile in the place of the one before."""
-        value = json.dumps(dict(profile), ensure_ascii=False, separators=(",", ":"))
+        """Keep a profile in the place of the one before; an empty one leaves nothing."""
+        key, value = keys(user_id).profile, json.dumps(dict(profile), ensure_ascii=False)
         with unavailable():
-            await self._client.set(keys(user_id).profile, value, px=self._ttl_ms)
-
-    async def forget_profile(self, user_id: str) -> None:
-        """Remove the profile, and leave the history."""
-        with unavailable():
-            await self._client.unlink(keys(user_id).profile)
+            if profile:
+                await self._client.set(key, value, px=self._ttl_ms)
+            else:
+                await self._client.unlink(key)
 
     async def forget(self, user_id: str) -> bool:
         """Remove everything that is kept about the user; whether there was anything."""

@@ -7,8 +7,10 @@ from functools import partial
 import torch
 
 from model_store.bundle import Bundle
+from service.eligibility.policy import Policy
 from service.engine import Engine, create_engine
 from service.history import History
+from service.popularity import Popularity
 from service.recommender import Recommender
 from service.settings import Settings
 
@@ -33,7 +35,7 @@ class Holder:
         await asyncio.to_thread(self.current.engine.close)
 
 
-async def load_model(settings: Settings, history: History) -> InService:
+async def load_model(settings: Settings, history: History, popularity: Popularity) -> InService:
     """Loads the bundle that the settings name, off the event loop, and asks its engine once.
 
     Raises `BundleError` and `EngineError`, and then leaves nothing running.
@@ -45,8 +47,18 @@ async def load_model(settings: Settings, history: History) -> InService:
         partial(create_engine, settings.engine, bundle, **settings.engine_options)
     )
     try:
+        policy = Policy(settings.exclude_seen, settings.purchase_types)
         recommender = await asyncio.to_thread(
-            partial(Recommender, bundle, engine, history, beam_width=settings.beam_width)
+            partial(
+                Recommender,
+                bundle,
+                engine,
+                history,
+                beam_width=settings.beam_width,
+                policy=policy,
+                popularity=popularity,
+                deadline_ms=settings.deadline_ms,
+            )
         )
         await recommender.warm_up()
     except BaseException:

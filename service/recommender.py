@@ -1,16 +1,18 @@
 """One request's way from a user to a ranked list of items. No HTTP.
 
-1. The scene is checked against those that the bundle knows.
-2. The history comes from the request, else from Redis.
+1. The scene is checked against those that the bundle knows, and the clock starts.
+2. The history comes from the request, else from Redis, and with it the stored profile.
 3. Item ids become catalogue rows; those that the bundle does not know are dropped and counted.
-4. The prompt builder renders profile, scene and history within the model's length.
-5. The engine searches, B = max(beam width, k), with the scene's adapter where there is one.
-6. Beams become items: best SID first, within a SID in the catalogue's order, cut to k.
-7. Where step 2 or 5 fails, or no history is left after 3, the answer is popular items of the
-   scene, and says why.
+4. What the request excludes and what its user has seen become an eligibility over rows.
+5. The prompt builder renders profile, scene and history within the model's length.
+6. The engine searches among what is eligible, B = max(beam width, k), with the scene's adapter
+   where there is one, unless it would not be done by the deadline.
+7. Beams become eligible items: best SID first, within a SID in the catalogue's order, cut to k.
+8. What is missing, and that is all where 2 to 6 gave nothing, is filled from the next sources of
+   the chain in `sources`, equally eligible; the answer says from which, and why.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
@@ -20,13 +22,24 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from model_store.bundle import Bundle
+from model_store.sid import Eligibility
+from service.deadline import Deadline, SearchTimes
+from service.eligibility.policy import Policy, Seen
+from service.eligibility.seen import seen_items
 from service.engine import Beam, Engine, Query
-from service.errors import EngineDead, EngineError, HistoryUnavailable, InvalidInput
-from service.history import History
+from service.errors import (
+    DeadlinePassed,
+    EngineDead,
+    EngineError,
+    HistoryUnavailable,
+    InvalidInput,
+)
+from service.history import History, Known
+from service.popularity import Popularity
+from service.profiles import merged, says_something
 from service.prompt import PromptBuilder
+from service.sources import Picks, Reason, Source, popular_rows
 
-Source = Literal["model", "popular"]
-Reason = Literal["no_history", "history_unavailable", "engine_error", "engine_dead"]
 Stored = Literal["hit", "miss", "unavailable"]
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
@@ -34,7 +47,14 @@ _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What is wanted. `history` are item ids, oldest first; None reads what is stored."""
+    """What is wanted.
+
+    history:      item ids, oldest first; None reads what is stored
+    profile:      where it has a field, the stored profile's is not used
+    deadline_ms:  milliseconds that the answer may take; None is the deployment's, 0 any
+    exclude:      item ids that the answer must not contain; unknown ones do no harm
+    exclude_seen: which items of the user's past it must not contain; None is the deployment's
+    """
 
     k: int
     user_id: str | None = None
@@ -42,27 +62,35 @@ class Ask:
     profile: Mapping[str, str] = field(default_factory=dict)
     scene: str | None = None
     beam_width: int | None = None
+    deadline_ms: int | None = None
+    exclude: Sequence[str] = ()
+    exclude_seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """An item, and its SID's score; popular items have none."""
+    """An item, its SID's score (popular items have none), and where it comes from."""
 
     item_id: str
     title: str | None
     sid: str
     score: float | None
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Picks in order, and how they came about.
+    """Picks in order, and how they came about. There are min(k, eligible) of them, always.
 
-    reason:        why not the model, None where it answered
-    stored:        what reading the stored history gave, None where it was not read
-    history_used:  history items in the prompt of this answer
-    unknown_items: history items that the bundle does not know
-    timing_ms:     per stage that was reached, and `total`
+    source:         where the first pick comes from
+    reason:         why the source before that one did not answer, None where there is none
+    stored:         what reading the stored history gave, None where it was not read
+    history_used:   history items in the prompt of this answer
+    unknown_items:  history items that the bundle does not know
+    eligible_items: catalogue items that the answer could have contained
+    seen_items:     catalogue items left out because the user has seen them; None where the stored
+                    history was wanted for that and could not be read
+    timing_ms:      per stage that was reached, and `total`
     """
 
     picks: list[Pick]
@@ -71,22 +99,39 @@ class Answer:
     stored: Stored | None
     history_used: int
     unknown_items: int
+    eligible_items: int
+    seen_items: int | None
     timing_ms: dict[str, float]
 
 
 class Recommender:
     """Answers for one bundle and its engine. Making one reads the whole catalogue: not on a loop.
 
-    `beam_width` is that of requests that name none.
+    `beam_width` and `deadline_ms` (0: none) are those of requests that name none; `policy` what no
+    answer may contain; `popularity` what is clicked now, beside what the catalogue knows.
     """
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, history: History, *, beam_width: int
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        history: History,
+        *,
+        beam_width: int,
+        policy: Policy | None = None,
+        popularity: Popularity | None = None,
+        deadline_ms: int = 0,
     ) -> None:
         self._engine = engine
         self._history = history
         self._beam_width = beam_width
+        self._policy = policy or Policy()
+        self._popularity = popularity
+        self._deadline_ms = deadline_ms
+        self._times = SearchTimes()
         self._prompt = PromptBuilder(bundle)
+        self._template = bundle.manifest.prompt
+        self._cold = bundle.cold
         self._catalogue = bundle.catalogue
         self._scenes = bundle.manifest.prompt.scenes
         self._adapters = bundle.adapters
@@ -96,6 +141,8 @@ class Recommender:
         self._row_of = bundle.catalogue.row_of
         for scene in (None, *self._scenes):
             self._catalogue.popular(scene)  # sorts once; no request shall wait for it
+        if popularity is not None:
+            popularity.watch(self._scenes)
 
     async def warm_up(self) -> None:
         """One search, so that the first request finds everything in place. Raises EngineError."""
@@ -107,60 +154,107 @@ class Recommender:
         """Raises InvalidInput for a scene that the bundle does not know, and for a profile that
         leaves no room in the prompt; any other trouble is answered with popular items."""
         scene = self._known_scene(ask.scene)
+        deadline = Deadline(self._deadline_ms if ask.deadline_ms is None else ask.deadline_ms)
         run = _Run()
-        reason: Reason | None = None
+        past = await self._past(ask, deadline, run)
+        run.done("history")
+        eligible = self._eligible(ask, past, run)
+        run.done("eligibility")
+        picks = Picks(ask.k, eligible)
+        reason: Reason | None = _reason(past.error) if past.lost else None
         try:
-            beams = await self._search(ask, scene, run)
-            picks = [self._pick(row, score) for row, score in best_items(beams, ask.k)]
-        except (_NoHistory, HistoryUnavailable, EngineError) as error:
-            reason = _reason(error)
-            if reason != "no_history":
+            source, beams = await self._search(ask, scene, past, eligible, deadline, run)
+            picks.scored(source, best_items(beams, ask.k, eligible))
+            if source != "model":
+                reason = reason or "no_history"
+        except (_NoHistory, _NothingEligible, EngineError) as error:
+            if reason is None or not isinstance(error, _NoHistory):
+                reason = _reason(error)
+            if isinstance(error, EngineError):
                 _log.warning("fallback", reason=reason, error=str(error))
-            rows: list[int] = self._catalogue.popular(scene)[: ask.k].tolist()
-            picks = [self._pick(row, None) for row in rows]
+        for source, rows in popular_rows(self._catalogue, self._popularity, scene):
+            if not picks.full:
+                picks.ranked(source, rows)
         run.done("items")
         return Answer(
-            picks=picks,
-            source="model" if reason is None else "popular",
+            picks=[self._pick(*pick) for pick in picks],
+            source=picks.source,
             reason=reason,
             stored=run.stored,
-            history_used=run.used if reason is None else 0,
+            history_used=run.used if picks.source == "model" else 0,
             unknown_items=run.unknown,
+            eligible_items=run.eligible,
+            seen_items=run.seen,
             timing_ms=run.timing_ms(),
         )
 
-    async def _search(self, ask: Ask, scene: str | None, run: "_Run") -> list[Beam]:
-        item_ids = await self._item_ids(ask, run)
-        rows = [row for item_id in item_ids if (row := self._row_of.get(item_id)) is not None]
-        run.unknown = len(item_ids) - len(rows)
-        run.done("history")
-        if not rows:
+    async def _past(self, ask: Ask, deadline: Deadline, run: "_Run") -> "_Past":
+        """Reads what is stored where the prompt or `exclude_seen` needs it."""
+        which = ask.exclude_seen or self._policy.exclude_seen
+        needed = ask.history is None or which != "nothing" or "{profile}" in self._template.text
+        if ask.user_id is None or not needed:
+            return _Past(ask.history or [])
+        try:
+            known = await deadline.wait(self._history.read(ask.user_id))
+        except (HistoryUnavailable, DeadlinePassed) as error:
+            _log.warning("history_unread", error=str(error))
+            run.stored = "unavailable"
+            return _Past(ask.history or [], error=error, lost=ask.history is None)
+        run.stored = "hit" if known.events else "miss"
+        item_ids = [e.item_id for e in known.events] if ask.history is None else ask.history
+        return _Past(item_ids, known)
+
+    def _eligible(self, ask: Ask, past: "_Past", run: "_Run") -> Eligibility | None:
+        """What the answer may contain; None for everything."""
+        which = ask.exclude_seen or self._policy.exclude_seen
+        seen = self._rows(
+            seen_items(which, ask.history, past.known.events, self._policy.purchase_types)
+        )
+        excluded = [*seen, *self._rows(ask.exclude)]
+        eligible = Eligibility.of(excluded=excluded) if excluded else None
+        n_items = len(self._catalogue)
+        run.eligible = n_items if eligible is None else eligible.total(n_items)
+        unread = past.error is not None and which != "nothing"
+        run.seen = None if unread else len(seen)
+        return eligible
+
+    async def _search(
+        self,
+        ask: Ask,
+        scene: str | None,
+        past: "_Past",
+        eligible: Eligibility | None,
+        deadline: Deadline,
+        run: "_Run",
+    ) -> tuple[Source, list[Beam]]:
+        """Asks the model by all that is known, and says by what that was."""
+        profile = merged(past.known.profile, ask.profile)
+        rows = self._rows(past.item_ids)
+        run.unknown = len(past.item_ids) - len(rows)
+        if not rows and not (self._cold and says_something(profile, scene, self._template)):
             raise _NoHistory
-        tokens, run.used = self._prompt.build(rows, ask.profile, scene)
+        if run.eligible == 0:
+            raise _NothingEligible
+        if not self._times.fits(deadline):
+            raise DeadlinePassed("a search takes longer at present than is left")
+        tokens, run.used = self._prompt.build(rows, profile, scene)
         run.done("prompt")
         try:
             width = max(ask.beam_width or self._beam_width, ask.k)
             adapter = scene if scene in self._adapters else None
-            return await self._engine.search(Query(tokens, width, adapter=adapter))
+            query = Query(tokens, width, eligible, adapter, deadline.at)
+            with self._times.measured():
+                beams = await deadline.wait(self._engine.search(query))
         finally:
             run.done("search")
+        return "model" if rows else "profile", beams
 
-    async def _item_ids(self, ask: Ask, run: "_Run") -> Sequence[str]:
-        if ask.history is not None:
-            return ask.history
-        if ask.user_id is None:
-            return []
-        run.stored = "unavailable"
-        try:
-            events = (await self._history.read(ask.user_id)).events
-        except HistoryUnavailable:
-            run.done("history")
-            raise
-        run.stored = "hit" if events else "miss"
-        return [event.item_id for event in events]
+    def _rows(self, item_ids: Iterable[str]) -> list[int]:
+        """The rows of those that the bundle knows, in their order."""
+        return [row for item_id in item_ids if (row := self._row_of.get(item_id)) is not None]
 
-    def _pick(self, row: int, score: float | None) -> Pick:
-        return Pick(self._ids[row], self._titles[row], self._sids[row], score)
+    def _pick(self, row: int, score: float | None, source: Source) -> Pick:
+        return Pick(self._ids[row], self._titles[row], self._sids[row], score, source)
 
     def _known_scene(self, scene: str | None) -> str | None:
         if not self._scenes:
@@ -170,16 +264,45 @@ class Recommender:
         return scene
 
 
-def best_items(beams: Sequence[Beam], k: int) -> list[tuple[int, float]]:
-    """The first `k` catalogue rows of the beams, with the score of their SID.
+def best_items(
+    beams: Sequence[Beam], k: int, eligible: Eligibility | None = None
+) -> list[tuple[int, float]]:
+    """The first `k` catalogue rows of the beams that are eligible, with the score of their SID.
 
     The catalogue already has the items of one SID in the order in which they are to be shown.
     """
-    return list(islice(((row, beam.score) for beam in beams for row in beam.rows), k))
+
+    def rows(beam: Beam) -> Iterable[int]:
+        # The only item of a beam is eligible, or the search would not have found it.
+        if eligible is None or len(beam.rows) == 1:
+            return beam.rows
+        return eligible.rows(beam.rows.start, beam.rows.stop)
+
+    return list(islice(((row, beam.score) for beam in beams for row in rows(beam)), k))
 
 
 class _NoHistory(Exception):
     """Nothing is left to build a prompt from."""
+
+
+class _NothingEligible(Exception):
+    """There is no item that the answer may contain."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What is known of a user's past.
+
+    item_ids: the history of the prompt, oldest first
+    known:    all that is stored, where it was read
+    error:    why it could not be read
+    lost:     whether that leaves no history for the prompt
+    """
+
+    item_ids: Sequence[str]
+    known: Known = field(default_factory=lambda: Known([], {}))
+    error: HistoryUnavailable | DeadlinePassed | None = None
+    lost: bool = False
 
 
 class _Run:
@@ -189,6 +312,8 @@ class _Run:
         self.stored: Stored | None = None
         self.unknown = 0
         self.used = 0
+        self.eligible = 0
+        self.seen: int | None = 0
         self._start = self._last = perf_counter()
         self._ms: dict[str, float] = {}
 
@@ -201,13 +326,17 @@ class _Run:
         return {**self._ms, "total": round((self._last - self._start) * 1000, 3)}
 
 
-def _reason(error: Exception) -> Reason:
+def _reason(error: Exception | None) -> Reason:
     match error:
         case HistoryUnavailable():
             return "history_unavailable"
+        case DeadlinePassed():
+            return "deadline"
         case EngineDead():
             return "engine_dead"
         case EngineError():
             return "engine_error"
+        case _NothingEligible():
+            return "nothing_eligible"
         case _:
             return "no_history"

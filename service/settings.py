@@ -16,6 +16,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.eligibility.policy import Seen
+
 MAX_BEAM_WIDTH = 512
 MAX_DEADLINE_MS = 600_000
 
@@ -38,6 +40,14 @@ def _json_object(value: Any) -> Any:
 
 
 Weights = Annotated[dict[str, NonNegativeFloat], NoDecode, BeforeValidator(_json_object)]
+
+
+def _comma_separated(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+EventType = Annotated[str, Field(min_length=1, max_length=32)]
+EventTypes = Annotated[tuple[EventType, ...], NoDecode, BeforeValidator(_comma_separated)]
 JsonObject = Annotated[dict[str, Any], NoDecode, BeforeValidator(_json_object)]
 
 
@@ -94,6 +104,14 @@ class Settings(BaseSettings):
         ge=0,
         le=MAX_DEADLINE_MS,
         description="Time for an answer where the request does not say; 0: whatever it takes",
+    )
+    exclude_seen: Seen = Field(
+        "purchased",
+        description="What of a user's past an answer leaves out where the request does not say:"
+        " nothing, purchased or history",
+    )
+    purchase_types: EventTypes = Field(
+        ("purchase",), description="Types of events that count as purchased, comma-separated"
     )
     max_in_flight: int = Field(
         512, ge=1, description="Recommendations worked on at once; more are refused with 503"
@@ -159,4 +177,6 @@ def _shown(default: object) -> str:
         return ""
     if isinstance(default, Path) and default.is_relative_to(_PACKAGES):
         default = default.relative_to(_PACKAGES)
+    if isinstance(default, tuple):
+        default = ",".join(default)
     return f"`{json.dumps(default) if isinstance(default, dict) else default}`"

@@ -7,13 +7,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, mo
 
 from model_store.bundle import Bundle
 from service import history
-from service.recommender import Answer, Ask, Reason, Source
+from service.eligibility.policy import Seen
+from service.recommender import Answer, Ask
 from service.settings import MAX_BEAM_WIDTH, MAX_DEADLINE_MS
+from service.sources import Reason, Source
 
 UserId = Annotated[str, Field(min_length=1, max_length=128)]
 ItemId = Annotated[str, Field(min_length=1, max_length=256)]
 EventId = Annotated[str, Field(min_length=1, max_length=256)]
 ProfileName = Annotated[str, Field(min_length=1, max_length=64)]
+MAX_EXCLUDED = 1000
 ProfileValue = Annotated[str, Field(max_length=256)]
 Profile = Annotated[dict[ProfileName, ProfileValue], Field(max_length=32)]
 Scene = Annotated[str, Field(min_length=1, max_length=64)]
@@ -51,6 +54,14 @@ class RecommendationRequest(_Request):
     beam_width: Annotated[StrictInt, Field(ge=1, le=MAX_BEAM_WIDTH)] | None = Field(
         None, description="SIDs kept at each step of the search, at least k"
     )
+    exclude: list[ItemId] = Field(
+        [], max_length=MAX_EXCLUDED, description="item ids that the answer must not contain"
+    )
+    exclude_seen: Seen | None = Field(
+        None,
+        description="which items of the user's past it must not contain, stored ones included:"
+        " those bought, or all; by default what the deployment says",
+    )
 
     def ask(self) -> Ask:
         return Ask(
@@ -60,6 +71,9 @@ class RecommendationRequest(_Request):
             profile=self.profile or {},
             scene=self.scene,
             beam_width=self.beam_width,
+            deadline_ms=self.deadline_ms,
+            exclude=self.exclude,
+            exclude_seen=self.exclude_seen,
         )
 
 
@@ -74,6 +88,7 @@ class RecommendedItem(BaseModel):
     title: str | None
     sid: str
     score: float | None = Field(description="log-probability of the SID; null for popular items")
+    source: Source = Field(description="another than the answer's where that one ran out")
 
 
 class Recommendations(BaseModel):
@@ -82,11 +97,24 @@ class Recommendations(BaseModel):
     request_id: str
     user_id: str | None
     bundle: BundleName
-    source: Source
-    reason: Reason | None = Field(description="why not the model; null where it answered")
+    source: Source = Field(
+        description="where the first item comes from: the model by the history (and profile and"
+        " scene), the model by profile and scene alone, what is popular in the scene, or at all"
+    )
+    reason: Reason | None = Field(
+        description="why the source before that one did not answer; null where none is before"
+    )
     items: list[RecommendedItem]
     history_used: int = Field(description="history items in the prompt")
     unknown_items: int = Field(description="history items that the bundle does not know")
+    eligible_items: int = Field(
+        description="items that the answer could have contained; it has fewer than k items"
+        " only where this is fewer"
+    )
+    seen_items: int | None = Field(
+        description="items left out because the user has seen them; null where the stored"
+        " history could not be read, so that some may be in the answer"
+    )
     timing_ms: dict[str, float] = Field(description="milliseconds per stage, and in total")
 
     @classmethod
@@ -104,11 +132,14 @@ class Recommendations(BaseModel):
                     title=pick.title,
                     sid=pick.sid,
                     score=pick.score,
+                    source=pick.source,
                 )
                 for rank, pick in enumerate(answer.picks, start=1)
             ],
             history_used=answer.history_used,
             unknown_items=answer.unknown_items,
+            eligible_items=answer.eligible_items,
+            seen_items=answer.seen_items,
             timing_ms=answer.timing_ms,
         )
 

@@ -1,5 +1,5 @@
 """What users did and are: `POST /v1/events`, `GET /v1/users/{id}/history`,
-`PUT`, `GET` and `DELETE /v1/users/{id}/profile`, `DELETE /v1/users/{id}`"""
+`PUT` and `GET /v1/users/{id}/profile`, `DELETE /v1/users/{id}`"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -52,8 +52,9 @@ async def read_history(user_id: UserInPath, request: Request) -> UserHistory:
 async def put_profile(user_id: UserInPath, wanted: NewProfile, request: Request) -> UserProfile:
     """Keeps a profile for the prompts of this user, in the place of the one before.
 
-    It expires like a history, and is renewed with it. Fields and values that the bundle in service
-    does not declare are refused, because in a prompt they would silently say nothing.
+    It expires like a history, and is renewed with it; an empty one is forgotten at once. Fields
+    and values that the bundle in service does not declare are refused, because in a prompt they
+    would silently say nothing.
     """
     service = service_of(request)
     check_profile(wanted.profile, service.holder.current.bundle.manifest.prompt)
@@ -66,12 +67,6 @@ async def read_profile(user_id: UserInPath, request: Request) -> UserProfile:
     """The profile that is stored of a user; an empty one where there is none."""
     known = await service_of(request).history.read(user_id)
     return UserProfile(user_id=user_id, profile=known.profile)
-
-
-@router.delete("/v1/users/{user_id:id}/profile", status_code=204, responses=documented(422, 503))
-async def forget_profile(user_id: UserInPath, request: Request) -> None:
-    """Removes the profile and leaves the history."""
-    await service_of(request).history.forget_profile(user_id)
 
 
 @router.delete("/v1/users/{user_id:id}", status_code=204, responses=documented(422, 503))

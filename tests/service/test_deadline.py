@@ -1,0 +1,193 @@
+"""Answers in time: what cannot finish is not started, and somebody else answers by then."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from model_store.bundle import Bundle
+from service import deadline as deadlines
+from service.deadline import Deadline, SearchTimes
+from service.engine.fake import FakeEngine
+from service.errors import DeadlinePassed, InvalidInput
+from service.history import History, connect
+from service.recommender import Answer, Ask, Recommender
+from tests.service.conftest import PATIENT_MS, MakeClient
+from tests.service.test_api import HISTORY, recommend
+
+MARGIN = 0.15
+"""Seconds: a test machine that others share stops us for longer than the answer takes."""
+
+
+@pytest.fixture
+async def history(redis_url: str) -> AsyncIterator[History]:
+    client = connect(redis_url, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS)
+    yield History(client)
+    await client.aclose()
+
+
+@pytest.fixture
+def slow(bundle: Bundle) -> Iterator[FakeEngine]:
+    """Half a second a batch."""
+    with FakeEngine(bundle, delay_ms=500) as engine:
+        yield engine
+
+
+async def timed(recommender: Recommender, ask: Ask) -> tuple[Answer, float]:
+    start = time.monotonic()
+    answer = await recommender.recommend(ask)
+    return answer, time.monotonic() - start
+
+
+async def test_every_answer_is_there_in_time(
+    bundle: Bundle, slow: FakeEngine, history: History
+) -> None:
+    """Forty clients at once, twenty batches of their searches would be ten seconds."""
+    recommender = Recommender(bundle, slow, history, beam_width=20)
+    asks = [
+        Ask(k=5, history=[f"item-{n}"], deadline_ms=(50, 100, 200)[n % 3], beam_width=5 + n)
+        for n in range(40)
+    ]
+    for _ in range(2):
+        found = await asyncio.gather(*(timed(recommender, ask) for ask in asks))
+        for ask, (answer, seconds) in zip(asks, found, strict=True):
+            assert (answer.source, answer.reason) == ("popular", "deadline")
+            assert len(answer.picks) == 5
+            assert seconds < (ask.deadline_ms or 0) / 1000 + MARGIN
+    # Of all that was asked only the first search was started, and what waited was dropped.
+    await asyncio.sleep(0.6)
+    assert sum(slow.stats().batch_sizes) == 1
+
+
+async def test_what_cannot_finish_is_not_started(
+    bundle: Bundle, slow: FakeEngine, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommender = Recommender(bundle, slow, history, beam_width=20)
+    first = await recommender.recommend(Ask(k=5, history=HISTORY))  # whatever it takes
+    assert first.source == "model"
+    slow.stats()
+    answer, seconds = await timed(recommender, Ask(k=5, history=HISTORY, deadline_ms=300))
+    assert (answer.source, answer.reason) == ("popular", "deadline")
+    assert seconds < 0.1  # at once: nobody waited for a search
+    assert "search" not in answer.timing_ms
+    assert list(slow.stats().batch_sizes) == []
+    enough = await recommender.recommend(Ask(k=5, history=HISTORY, deadline_ms=5000))
+    assert (enough.source, enough.reason) == ("model", None)
+    # An engine that has recovered is found out about.
+    slow.delay_ms = 0
+    late = await recommender.recommend(Ask(k=5, history=HISTORY, deadline_ms=300))
+    assert late.reason == "deadline"
+    monkeypatch.setattr(deadlines, "_FORGOTTEN_S", 0.0)
+    again = await recommender.recommend(Ask(k=5, history=HISTORY, deadline_ms=300))
+    assert again.source == "model"
+
+
+async def test_the_deployment_says_how_long_where_the_request_does_not(
+    bundle: Bundle, slow: FakeEngine, history: History
+) -> None:
+    recommender = Recommender(bundle, slow, history, beam_width=20, deadline_ms=50)
+    assert (await recommender.recommend(Ask(k=5, history=HISTORY))).reason == "deadline"
+    longer = await recommender.recommend(Ask(k=5, history=HISTORY, deadline_ms=5000))
+    assert longer.source == "model"
+
+
+async def test_a_history_that_takes_too_long(bundle: Bundle, history: History) -> None:
+    """A server that takes connections and says nothing: the timeout alone would be far too late."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = connect(f"redis://127.0.0.1:{port}", timeout_ms=PATIENT_MS)
+    with FakeEngine(bundle) as fake:
+        recommender = Recommender(bundle, fake, History(client), beam_width=20)
+        answer, seconds = await timed(recommender, Ask(k=5, user_id="ann", deadline_ms=50))
+        assert (answer.source, answer.reason) == ("popular", "deadline")
+        assert (answer.stored, answer.seen_items) == ("unavailable", None)
+        assert seconds < 0.05 + MARGIN
+    await client.aclose()
+    server.close()
+
+
+def test_over_http(make_client: MakeClient) -> None:
+    client = make_client(engine_options={"delay_ms": 400}, deadline_ms=5000)
+    assert recommend(client, history=HISTORY)["source"] == "model"
+    seconds = []
+    for _ in range(5):
+        start = time.monotonic()
+        answer = recommend(client, history=HISTORY, deadline_ms=60)
+        seconds.append(time.monotonic() - start)
+        assert (answer["source"], answer["reason"]) == ("popular", "deadline")
+    assert statistics.median(seconds) < 0.06 + MARGIN
+
+
+async def test_waiting_ends_with_the_deadline() -> None:
+    cancelled = False
+
+    async def forever() -> None:
+        nonlocal cancelled
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled = True
+            raise
+
+    with pytest.raises(DeadlinePassed):
+        await Deadline(10).wait(forever())
+    assert cancelled
+    passed = Deadline(1)
+    await asyncio.sleep(0.01)
+    assert passed.left == 0
+    with pytest.raises(DeadlinePassed):
+        await passed.wait(forever())
+
+
+async def test_what_the_work_says_is_left_alone() -> None:
+    async def says(outcome: Any) -> Any:
+        await asyncio.sleep(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    for deadline in (Deadline(0), Deadline(10_000)):
+        assert await deadline.wait(says(7)) == 7
+        for error in (InvalidInput("k", "no"), TimeoutError("its own")):
+            with pytest.raises(type(error)):
+                await deadline.wait(says(error))
+    assert Deadline(0).at is None
+    assert Deadline(0).left is None
+
+
+def test_the_expected_time_is_the_median_of_the_latest() -> None:
+    times = SearchTimes()
+    assert times.expected() == 0
+    assert times.fits(Deadline(1))
+    for seconds in (0.3, 0.1, 9.0):
+        times.took(seconds)
+    assert times.expected() == 0.3
+    assert times.fits(Deadline(0))
+    assert times.fits(Deadline(1000))
+    assert not times.fits(Deadline(200))
+    for _ in range(64):
+        times.took(0.01)
+    assert times.expected() == 0.01
+
+
+def test_searches_are_measured_unless_they_fail() -> None:
+    times = SearchTimes()
+    with times.measured():
+        time.sleep(0.01)
+    assert 0.01 <= times.expected() < 1
+    with pytest.raises(DeadlinePassed), times.measured():  # it took at least as long as this
+        time.sleep(0.03)
+        raise DeadlinePassed("now")
+    assert times.expected() >= 0.02
+    fresh = SearchTimes()
+    with pytest.raises(ValueError, match="broken"), fresh.measured():
+        raise ValueError("broken")
+    assert fresh.expected() == 0
