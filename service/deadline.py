@@ -12,8 +12,7 @@ from service.errors import DeadlinePassed
 
 T = TypeVar("T")
 
-_OBSERVED = 64
-_FORGOTTEN_S = 5.0
+_FORGOTTEN_S = 1.0
 
 
 class Deadline:
@@ -38,39 +37,64 @@ class Deadline:
             raise DeadlinePassed("the deadline passed") from error
 
 
-class SearchTimes:
-    """What a search takes these days: the median of the latest ones.
+class Pace:
+    """What the engine manages these days, for searches that have to be done in time.
 
-    The median, because a search that is given up half-way has cost its share of the engine, and
-    one that is not started its answer: at even odds it is worth starting. A search that was given
-    up took longer than it was waited for, and counts as that long. Observations are forgotten
-    after five seconds, so that an engine that has recovered is found out about.
+    One is started only where both hold:
+    - The median of the latest search times is less than what is left. The median, because a
+      search that is given up half-way has cost its share of the engine, and one that is not
+      started its answer: at even odds it is worth starting. Given up counts as long as it was
+      waited for. Where nothing was seen for a second, one may try, and what it finds replaces it.
+    - No more are under way than were done in time before: each that is adds to this limit, each
+      that is given up takes a tenth of it (additive increase, multiplicative decrease: Chiu and
+      Jain, 1989). Else those that are too many would make all of them late.
     """
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, float]] = deque(maxlen=_OBSERVED)
-
-    @contextmanager
-    def measured(self) -> Iterator[None]:
-        """Around a search: takes note of its time, unless it failed."""
-        start = time.monotonic()
-        try:
-            yield
-        except DeadlinePassed:
-            self.took(time.monotonic() - start)
-            raise
-        self.took(time.monotonic() - start)
-
-    def took(self, seconds: float) -> None:
-        self._seen.append((time.monotonic(), seconds))
-
-    def expected(self) -> float:
-        """Seconds; 0 where nothing is known."""
-        forgotten = time.monotonic() - _FORGOTTEN_S
-        while self._seen and self._seen[0][0] < forgotten:
-            self._seen.popleft()
-        return median(seconds for _, seconds in self._seen) if self._seen else 0.0
+        self._limit = 16.0
+        self._running = 0
+        self._seen: deque[tuple[float, float]] = deque(maxlen=64)
+        self._tried = 0.0
 
     def fits(self, deadline: Deadline) -> bool:
         """Whether a search that starts now will more likely than not be done in time."""
-        return deadline.left is None or deadline.left > self.expected()
+        if deadline.left is None:
+            return True
+        if self._running and self._running >= int(self._limit):
+            return False
+        if deadline.left > self.expected():
+            return True
+        now = time.monotonic()
+        if now - self._tried < _FORGOTTEN_S:
+            return False
+        self._tried = now
+        return deadline.left > 0
+
+    def expected(self) -> float:
+        """Seconds that a search takes; 0 where nothing is known."""
+        return median(seconds for _, seconds in self._seen) if self._seen else 0.0
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """Around a search; one that fails says nothing."""
+        start, together = time.monotonic(), self._running + 1
+        self._running = together
+        try:
+            yield
+        except DeadlinePassed:
+            self._limit = max(1.0, self._limit * 0.9)
+            self._took(start)
+            raise
+        else:
+            if 2 * together >= self._limit:  # fewer tell nothing of more
+                self._limit += 1 / self._limit
+            self._took(start)
+        finally:
+            self._running -= 1
+
+    def _took(self, start: float) -> None:
+        now = time.monotonic()
+        while self._seen and self._seen[0][0] < now - _FORGOTTEN_S:
+            self._seen.popleft()
+        self._seen.append((now, now - start))
+        self._tried = now

@@ -23,7 +23,7 @@ from structlog.typing import FilteringBoundLogger
 
 from model_store.bundle import Bundle
 from model_store.sid import Eligibility
-from service.deadline import Deadline, SearchTimes
+from service.deadline import Deadline, Pace
 from service.eligibility.policy import Policy, Seen
 from service.eligibility.seen import seen_items
 from service.engine import Beam, Engine, Query
@@ -128,7 +128,7 @@ class Recommender:
         self._policy = policy or Policy()
         self._popularity = popularity
         self._deadline_ms = deadline_ms
-        self._times = SearchTimes()
+        self._pace = Pace()
         self._prompt = PromptBuilder(bundle)
         self._template = bundle.manifest.prompt
         self._cold = bundle.cold
@@ -235,7 +235,7 @@ class Recommender:
             raise _NoHistory
         if run.eligible == 0:
             raise _NothingEligible
-        if not self._times.fits(deadline):
+        if not self._pace.fits(deadline):
             raise DeadlinePassed("a search takes longer at present than is left")
         tokens, run.used = self._prompt.build(rows, profile, scene)
         run.done("prompt")
@@ -243,7 +243,7 @@ class Recommender:
             width = max(ask.beam_width or self._beam_width, ask.k)
             adapter = scene if scene in self._adapters else None
             query = Query(tokens, width, eligible, adapter, deadline.at)
-            with self._times.measured():
+            with self._pace.measured():
                 beams = await deadline.wait(self._engine.search(query))
         finally:
             run.done("search")

@@ -4,13 +4,14 @@ import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from model_store.bundle import Bundle
 from service import deadline as deadlines
-from service.deadline import Deadline, SearchTimes
+from service.deadline import Deadline, Pace
 from service.engine.fake import FakeEngine
 from service.errors import DeadlinePassed, InvalidInput
 from service.history import History, connect
@@ -163,31 +164,52 @@ async def test_what_the_work_says_is_left_alone() -> None:
     assert Deadline(0).left is None
 
 
-def test_the_expected_time_is_the_median_of_the_latest() -> None:
-    times = SearchTimes()
-    assert times.expected() == 0
-    assert times.fits(Deadline(1))
-    for seconds in (0.3, 0.1, 9.0):
-        times.took(seconds)
-    assert times.expected() == 0.3
-    assert times.fits(Deadline(0))
-    assert times.fits(Deadline(1000))
-    assert not times.fits(Deadline(200))
-    for _ in range(64):
-        times.took(0.01)
-    assert times.expected() == 0.01
+def search(pace: Pace, seconds: float, error: Exception | None = None) -> None:
+    with suppress(KeyError, DeadlinePassed), pace.measured():
+        time.sleep(seconds)
+        if error is not None:
+            raise error
 
 
-def test_searches_are_measured_unless_they_fail() -> None:
-    times = SearchTimes()
-    with times.measured():
-        time.sleep(0.01)
-    assert 0.01 <= times.expected() < 1
-    with pytest.raises(DeadlinePassed), times.measured():  # it took at least as long as this
-        time.sleep(0.03)
-        raise DeadlinePassed("now")
-    assert times.expected() >= 0.02
-    fresh = SearchTimes()
-    with pytest.raises(ValueError, match="broken"), fresh.measured():
-        raise ValueError("broken")
-    assert fresh.expected() == 0
+def test_the_expected_time_is_the_median_of_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace()
+    assert pace.expected() == 0
+    assert pace.fits(Deadline(1))
+    for seconds in (0.05, 0.02, 0.2):
+        search(pace, seconds)
+    assert 0.05 <= pace.expected() < 0.2
+    assert pace.fits(Deadline(0))
+    assert pace.fits(Deadline(1000))
+    assert not pace.fits(Deadline(20))
+    # After a second without a search one may try, and what it finds replaces what was.
+    monkeypatch.setattr(deadlines, "_FORGOTTEN_S", 0.0)
+    assert pace.fits(Deadline(20))
+    monkeypatch.setattr(deadlines, "_FORGOTTEN_S", 1.0)
+    assert not pace.fits(Deadline(20))
+    monkeypatch.setattr(deadlines, "_FORGOTTEN_S", 0.0)
+    search(pace, 0.001)
+    monkeypatch.setattr(deadlines, "_FORGOTTEN_S", 1.0)
+    assert pace.fits(Deadline(20))
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"), [(None, True), (DeadlinePassed("now"), True), (KeyError(), False)]
+)
+def test_a_search_given_up_took_at_least_so_long(error: Exception | None, counts: bool) -> None:
+    pace = Pace()
+    search(pace, 0.01, error)
+    assert (pace.expected() >= 0.01) is counts
+
+
+def test_no_more_at_once_than_were_done_in_time() -> None:
+    pace = Pace()
+    for _ in range(50):
+        search(pace, 0, DeadlinePassed("late"))
+    assert pace.fits(Deadline(60_000))  # one always may
+    with pace.measured():
+        assert not pace.fits(Deadline(60_000))
+        assert pace.fits(Deadline(0))  # who has all the time in the world waits
+    for _ in range(50):
+        search(pace, 0)
+    with pace.measured():
+        assert pace.fits(Deadline(60_000))  # it has grown again
