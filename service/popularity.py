@@ -8,6 +8,7 @@ half-lives the scores are brought back to a new landmark. Item ids only: counts 
 """
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -24,13 +25,13 @@ from service.history import Event
 from service.redis_calls import Script, slot, text, unavailable
 
 KEPT = 10_000
-"""Items counted per scene. One that is clicked rarely may fall off, and start from nothing."""
+"""Items counted per scene, and delivered at once. One that is clicked rarely may fall off, and
+start from nothing."""
 WANTED = 500
 """Items read per scene: those behind them are never shown for being popular now."""
 
 _MS = timedelta(milliseconds=1)
 _NEGLIGIBLE = 60  # half-lives: an older event is worth nothing
-_UNDELIVERED = 100_000  # items that wait for a Redis in trouble
 _REPEATABLE_MS = 600_000  # how long a delivery is known
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
@@ -100,7 +101,7 @@ class Popularity:
             age = (delivery.at - when) / self._half_life
             for scope in {None, scene}.intersection(self._scenes):
                 counts = delivery.counts.setdefault(scope, {})
-                if event.item_id in counts or len(counts) < _UNDELIVERED:
+                if event.item_id in counts or len(counts) < KEPT:
                     counts[event.item_id] = counts.get(event.item_id, 0.0) + weight * 2.0**-age
 
     def top(self, scene: str | None) -> Sequence[tuple[str, float]]:
@@ -125,6 +126,7 @@ class Popularity:
         self._sending = None
         for scene, answer in zip(scenes, answers, strict=True):
             self._top[scene] = self._counts(answer, moment)
+            await asyncio.sleep(0)  # so that requests wait for one scene at most
         self._fresh = time.monotonic()
 
     @asynccontextmanager
@@ -157,13 +159,14 @@ class Popularity:
         return [*map(repr, fixed), *(part for item, n in counts for part in (item, repr(n)))]
 
     def _counts(self, answer: object, now: float) -> list[tuple[str, float]]:
-        match answer:
-            case [landmark, *members]:
-                # The clock of whoever set the landmark may be far ahead of ours.
-                decay = 2.0 ** min(1000, (float(text(landmark)) - now) / self._half_life)
-                pairs = zip(members[::2], members[1::2], strict=True)
-                return [(text(item), float(text(score)) * decay) for item, score in pairs]
-        raise HistoryUnavailable(f"Redis answered {answer!r} instead of counts")
+        try:
+            landmark, *members = json.loads(text(answer))
+            # The clock of whoever set the landmark may be far ahead of ours.
+            decay = 2.0 ** min(1000, (float(landmark) - now) / self._half_life)
+            pairs = zip(members[::2], members[1::2], strict=True)
+            return [(str(item), float(score) * decay) for item, score in pairs]
+        except (TypeError, ValueError) as error:
+            raise HistoryUnavailable("Redis answered no counts") from error
 
 
 def _keys(scene: str | None, delivery: _Delivery) -> list[str]:
