@@ -111,6 +111,15 @@ class Bundle:
         """Longest prompt that leaves room for a SID."""
         return self.max_length - self.spec.depth
 
+    @property
+    def cold(self) -> bool:
+        """Whether the model was trained to answer by profile and scene alone: as the template
+        says, or because the build that trained it drew a share of cold starts."""
+        match self.manifest.training:
+            case {"train": {"cold_share": int() | float() as share}} if share > 0:
+                return True
+        return self.manifest.prompt.cold
+
     @cached_property
     def end_tokens(self) -> frozenset[int]:
         """Vocabulary ids by which the model says that a text is over; none where it says not."""

@@ -33,6 +33,9 @@ def create(
     profile: Annotated[
         Path | None, typer.Option(help="JSON list of profile fields: name, text, values, unknown")
     ] = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="the model was trained on prompts without a history too")
+    ] = False,
     quantizer: Annotated[
         Path | None, typer.Option(help="folder with what gives a new item its SID")
     ] = None,
@@ -46,7 +49,7 @@ def create(
         fields = TypeAdapter(tuple[ProfileField, ...]).validate_json(
             profile.read_text() if profile else "[]"
         )
-        prompt = PromptTemplate(text=text, separator=separator, profile=fields)
+        prompt = PromptTemplate(text=text, separator=separator, profile=fields, cold=cold)
         path = create_bundle(
             Store(out),
             name=name,
@@ -113,6 +116,7 @@ def _overview(bundle: Bundle) -> Table:
         "trie": f"{bundle.trie.nbytes / len(bundle.catalogue):.0f} bytes per item",
         "prompt": bundle.manifest.prompt.text,
         "scenes": ", ".join(bundle.manifest.prompt.scenes) or "none",
+        "cold starts": "asked by profile and scene" if bundle.cold else "not trained on",
         "adapters": ", ".join(f"{s} (rank {a.rank})" for s, a in bundle.adapters.items()) or "none",
         "quantizer": "yes" if (bundle.path / "quantizer").is_dir() else "no",
     }

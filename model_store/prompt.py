@@ -67,7 +67,13 @@ class PromptTemplate(BaseModel):
     profile: tuple[ProfileField, ...] = ()
     profile_separator: str = ","
     scenes: tuple[str, ...] = Field(default=(), description="scene names that the bundle knows")
-    # Left out where there are none, so that such a bundle is still read by what knows no tasks.
+    # These two are left out where they say nothing, so that such a bundle is still read by what
+    # knows neither.
+    cold: bool = Field(
+        default=False,
+        exclude_if=lambda cold: not cold,
+        description="whether the model was trained on prompts without a history too",
+    )
     tasks: TitleTasks | None = Field(default=None, exclude_if=lambda tasks: tasks is None)
 
     @field_validator("text")

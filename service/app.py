@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TypedDict
 
 from fastapi import FastAPI
+from redis.asyncio import Redis
 from starlette.middleware import Middleware
 
 from service.api import batch, health, items, recommendations, search, similar, users
@@ -19,6 +20,7 @@ from service.api.state import Service
 from service.history import History, connect
 from service.holder import Holder, load_model
 from service.metrics import Metrics
+from service.popularity import Popularity
 from service.redis_server import EmbeddedRedis
 from service.settings import Settings
 
@@ -41,12 +43,16 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            history = await _start_history(settings, stack)
-            holder = Holder(await load_model(settings, history))
+            client = await _connect(settings, stack)
+            history = _history(client, settings)
+            popularity = _popularity(client, settings)
+            holder = Holder(await load_model(settings, history, popularity))
             stack.push_async_callback(holder.close)
+            await stack.enter_async_context(popularity.kept_fresh())
+            metrics.popularity(lambda: popularity.age)
             bundle = holder.current.bundle
             metrics.bundle(bundle.name, bundle.version, settings.engine)
-            yield {"service": Service(settings, holder, history, metrics, admission)}
+            yield {"service": Service(settings, holder, history, popularity, metrics, admission)}
 
     app = FastAPI(
         title="sidrec",
@@ -66,7 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _start_history(settings: Settings, stack: AsyncExitStack) -> History:
+async def _connect(settings: Settings, stack: AsyncExitStack) -> Redis:
     """Connects to the Redis of the settings, or to a private one that ends with `stack`."""
     if settings.redis_url is not None:
         url = settings.redis_url.get_secret_value()
@@ -78,6 +84,19 @@ async def _start_history(settings: Settings, stack: AsyncExitStack) -> History:
     timeout = settings.redis_timeout_ms
     client = connect(url, timeout_ms=timeout, connect_timeout_ms=timeout)
     stack.push_async_callback(client.aclose)
+    return client
+
+
+def _history(client: Redis, settings: Settings) -> History:
     days = settings.history_ttl_days
     ttl = timedelta(days=days) if days else None
     return History(client, limit=settings.history_limit, ttl=ttl)
+
+
+def _popularity(client: Redis, settings: Settings) -> Popularity:
+    return Popularity(
+        client,
+        half_life=timedelta(hours=settings.popular_half_life_h),
+        weights=settings.popular_weights,
+        refresh=timedelta(milliseconds=settings.popular_refresh_ms),
+    )

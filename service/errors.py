@@ -7,6 +7,7 @@ SidrecError
 ├── HistoryUnavailable    the history store (Redis) does not answer
 ├── Overloaded            more work than this process admits
 └── EngineError           the engine could not answer this query
+    ├── DeadlinePassed    it was not started in time
     └── EngineDead        the engine will not answer any query again
 """
 
@@ -49,6 +50,10 @@ class Overloaded(SidrecError):
 
 class EngineError(SidrecError):
     """The engine could not answer this query."""
+
+
+class DeadlinePassed(EngineError):
+    """The query's deadline passed before it could be started, or would have."""
 
 
 class EngineDead(EngineError):

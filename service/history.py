@@ -1,16 +1,15 @@
 """User histories in Redis: who did what to which item, when. Item ids only, no SIDs, no HTTP.
 
-Per user two keys with one hash tag, so that they share a slot of a Redis Cluster: a hash of the
-events and a sorted set of their order (see `history_append.lua`).
+Per user three keys with one hash tag, so that they share a slot of a Redis Cluster: a hash of the
+events, a sorted set of their order (see `history_append.lua`), and the profile, which is read in
+the same round trip and expires with them.
 """
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
+from typing import NamedTuple
 
 import redis.exceptions
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
@@ -18,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from service.errors import HistoryUnavailable, InvalidInput
+from service.redis_calls import Script, slot, text, unavailable
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -35,14 +35,23 @@ class Event:
     timestamp: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is kept of a user: events, oldest first, timestamps in UTC, and the profile."""
+
+    events: list[Event]
+    profile: dict[str, str]
+
+
 class History:
     """The last `limit` events per user by (timestamp, event id), the latter as code points.
 
     The same events give the same history in whatever order, batches and repetitions they arrive:
     an event id that is already kept is a duplicate, whatever else it carries, and an event older
     than everything in a full history is dropped. A history expires `ttl` after the last append
-    (None: never). Every method is one round trip, but for a server that does not know our scripts
-    yet. A failed `append` may have been applied in part; repeat it, nothing is counted twice.
+    (None: never), and the profile with it, or `ttl` after it was put where that is later. Every
+    method is one round trip, but for a server that does not know our scripts yet. A failed
+    `append` may have been applied in part; repeat it, nothing is counted twice.
 
     Raises HistoryUnavailable from every method but `ping` when Redis does not do its part.
     """
@@ -60,47 +69,66 @@ class History:
             raise ValueError(f"ttl: {ttl} is less than a millisecond")
         self._client = client
         self._limit = limit
-        self._ttl_ms = "" if ttl is None else str(ttl // timedelta(milliseconds=1))
-        self._append = _Script("history_append.lua")
-        self._read = _Script("history_read.lua")
+        self._ttl_ms = None if ttl is None else ttl // timedelta(milliseconds=1)
+        self._append = Script("history_append.lua")
+        self._read = Script("history_read.lua")
 
     @property
     def client(self) -> Redis | RedisCluster:
         """The Redis, for whoever keeps other things there."""
         return self._client
 
-    async def append(self, events: Sequence[Event]) -> int:
-        """Add events of any number of users, atomically per user; how many were new and are kept.
+    async def append(self, events: Sequence[Event]) -> list[int]:
+        """Add events of any number of users, atomically per user; the positions of those that were
+        new and are kept, ascending.
 
-        The number is too small where a connection broke after Redis had done part of the work.
-        Raises InvalidInput for a timestamp without a timezone or outside the years 1685 to 2254.
+        Some are missing where a connection broke after Redis had done part of the work. Raises
+        InvalidInput for a timestamp without a timezone or outside the years 1685 to 2254.
         """
+        ttl = "" if self._ttl_ms is None else str(self._ttl_ms)
         arguments: dict[str, list[str]] = {}
+        positions: dict[str, list[int]] = {}
         for position, event in enumerate(events):
             microseconds = _microseconds(event.timestamp, f"events.{position}.timestamp")
             row = [microseconds, event.event_id, event.item_id, event.type]
-            text = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
-            per_user = arguments.setdefault(event.user_id, [str(self._limit), self._ttl_ms])
-            per_user += (event.event_id, str(microseconds), text)
+            entry = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+            per_user = arguments.setdefault(event.user_id, [str(self._limit), ttl])
+            per_user += (event.event_id, str(microseconds), entry)
+            positions.setdefault(event.user_id, []).append(position)
         calls = [(keys(user_id), values) for user_id, values in arguments.items()]
-        with _unavailable():
-            return sum(map(_integer, await self._append.run(self._client, calls)))
+        with unavailable():
+            answers = await self._append.run(self._client, calls)
+        new = zip(positions.values(), answers, strict=True)
+        return sorted(of_user[i] for of_user, answer in new for i in _integers(answer))
 
-    async def read(self, user_id: str) -> list[Event]:
-        """The user's events, oldest first, timestamps in UTC; empty for an unknown user."""
-        with _unavailable():
-            [answer] = await self._read.run(self._client, [(keys(user_id)[:1], [])])
-        return _events(user_id, answer)[-self._limit :]
+    async def read(self, user_id: str) -> Known:
+        """What is kept of the user, events oldest first; nothing for an unknown one."""
+        names = keys(user_id)
+        with unavailable():
+            [answer] = await self._read.run(self._client, [((names.events, names.profile), [])])
+        match answer:
+            case [events, profile]:
+                return Known(_events(user_id, events)[-self._limit :], _profile(profile))
+        raise HistoryUnavailable(f"Redis answered {answer!r} instead of a history and a profile")
+
+    async def put_profile(self, user_id: str, profile: Mapping[str, str]) -> None:
+        """Keep a profile in the place of the one before; an empty one leaves nothing."""
+        key, value = keys(user_id).profile, json.dumps(dict(profile), ensure_ascii=False)
+        with unavailable():
+            if profile:
+                await self._client.set(key, value, px=self._ttl_ms)
+            else:
+                await self._client.unlink(key)
 
     async def forget(self, user_id: str) -> bool:
         """Remove everything that is kept about the user; whether there was anything."""
-        with _unavailable():
+        with unavailable():
             return _integer(await self._client.unlink(*keys(user_id))) > 0
 
     async def ping(self) -> bool:
         """Whether Redis answers now. Never raises for a Redis that does not."""
         try:
-            with _unavailable():
+            with unavailable():
                 await self._client.ping()
         except HistoryUnavailable:
             return False
@@ -128,65 +156,18 @@ def connect(
     return Redis.from_pool(pool)
 
 
-def keys(user_id: str) -> tuple[str, str]:
-    """The hash and the sorted set of a user: in one slot, and nobody else's."""
-    # A cluster hashes what stands between the first "{" and the next "}", unless that is empty.
-    tag = user_id.replace("%", "%25").replace("}", "%7D")
-    return f"sidrec:history:{{{tag}}}:events", f"sidrec:history:{{{tag}}}:order"
+class Keys(NamedTuple):
+    """A hash, a sorted set, and a string."""
+
+    events: str
+    order: str
+    profile: str
 
 
-class _Script:
-    """A Lua script of this package that the server is asked to run by its digest."""
-
-    def __init__(self, name: str) -> None:
-        self._text = files("service").joinpath(name).read_text(encoding="utf-8")
-        self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-
-    async def run(
-        self, client: Redis | RedisCluster, calls: Sequence[tuple[Sequence[str], Sequence[str]]]
-    ) -> list[object]:
-        """Run one call per (keys, arguments) in one round trip; the answers in the same order."""
-        answers = await self._send(client, "EVALSHA", self._digest, calls)
-        unknown = [
-            position
-            for position, answer in enumerate(answers)
-            if isinstance(answer, redis.exceptions.NoScriptError)
-        ]
-        if unknown:
-            # EVAL also teaches the script, to just the nodes of a cluster that lack it.
-            again = [calls[position] for position in unknown]
-            for position, answer in zip(
-                unknown, await self._send(client, "EVAL", self._text, again), strict=True
-            ):
-                answers[position] = answer
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
-
-    @staticmethod
-    async def _send(
-        client: Redis | RedisCluster,
-        command: str,
-        script: str,
-        calls: Sequence[tuple[Sequence[str], Sequence[str]]],
-    ) -> list[object]:
-        async with client.pipeline(transaction=False) as pipeline:
-            for names, arguments in calls:
-                pipeline.execute_command(command, script, len(names), *names, *arguments)
-            return list(await pipeline.execute(raise_on_error=False))
-
-
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        yield
-    except (
-        redis.exceptions.RedisError,
-        redis.exceptions.RedisClusterException,
-        OSError,
-    ) as error:
-        raise HistoryUnavailable(f"Redis: {error or type(error).__name__}") from error
+def keys(user_id: str) -> Keys:
+    """The keys of a user: in one slot, and nobody else's."""
+    prefix = f"sidrec:history:{slot(user_id)}"
+    return Keys(f"{prefix}:events", f"{prefix}:order", f"{prefix}:profile")
 
 
 def _microseconds(timestamp: datetime, field: str) -> int:
@@ -201,7 +182,7 @@ def _microseconds(timestamp: datetime, field: str) -> int:
 def _events(user_id: str, answer: object) -> list[Event]:
     """What `history_read.lua` answered, in order."""
     try:
-        rows: list[tuple[int, str, str, str]] = json.loads(_text(answer))
+        rows: list[tuple[int, str, str, str]] = json.loads(text(answer))
         rows.sort()  # microseconds come first, then the event id
         return [
             Event(event_id, user_id, item_id, type_, _EPOCH + timedelta(microseconds=microseconds))
@@ -211,12 +192,23 @@ def _events(user_id: str, answer: object) -> list[Event]:
         raise HistoryUnavailable("a history does not hold what sidrec wrote") from error
 
 
-def _text(answer: object) -> str:
-    # A client may have been made with decode_responses.
-    return answer.decode() if isinstance(answer, bytes) else str(answer)
+def _profile(answer: object) -> dict[str, str]:
+    if answer is None:
+        return {}
+    try:
+        profile = json.loads(text(answer))
+        return {str(name): str(value) for name, value in profile.items()}
+    except (AttributeError, ValueError) as error:
+        raise HistoryUnavailable("a profile does not hold what sidrec wrote") from error
 
 
 def _integer(answer: object) -> int:
     if not isinstance(answer, int):
         raise HistoryUnavailable(f"Redis answered {answer!r} instead of a number")
     return answer
+
+
+def _integers(answer: object) -> list[int]:
+    if not isinstance(answer, list):
+        raise HistoryUnavailable(f"Redis answered {answer!r} instead of numbers")
+    return [_integer(number) for number in answer]

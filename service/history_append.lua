@@ -2,8 +2,9 @@
 --
 -- KEYS[1]  hash, event id -> '[microseconds,"event id","item id","type"]'
 -- KEYS[2]  sorted set of the same event ids by microseconds; equal ones go by the bytes of the id
+-- KEYS[3]  the user's profile, which lives as long
 -- ARGV     limit, time to live in milliseconds ('' for none), then per event: id, microseconds, JSON
--- returns  how many of the events were not there before and are there now
+-- returns  which of the events, from 0, were not there before and are there now
 --
 -- Microseconds stay strings throughout: Lua would print them with 14 digits.
 local events, order = KEYS[1], KEYS[2]
@@ -18,13 +19,12 @@ if redis.call('HLEN', events) ~= redis.call('ZCARD', order) then
   end
 end
 
-local new, added = 0, {}
+local added = {}
 for i = 3, #ARGV, 3 do
   local id, microseconds, json = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if redis.call('HSETNX', events, id, json) == 1 then
     redis.call('ZADD', order, microseconds, id)
-    added[id] = true
-    new = new + 1
+    added[id] = (i - 3) / 3
   end
 end
 
@@ -32,9 +32,7 @@ local excess = redis.call('ZCARD', order) - limit
 if excess > 0 then
   for _, id in ipairs(redis.call('ZRANGE', order, 0, excess - 1)) do
     redis.call('HDEL', events, id)
-    if added[id] then
-      new = new - 1
-    end
+    added[id] = nil
   end
   redis.call('ZREMRANGEBYRANK', order, 0, excess - 1)
 end
@@ -45,5 +43,10 @@ for _, key in ipairs(KEYS) do
   else
     redis.call('PEXPIRE', key, ttl)
   end
+end
+
+local new = {}
+for _, position in pairs(added) do
+  new[#new + 1] = position
 end
 return new

@@ -11,7 +11,9 @@ from service.answer_cache import AnswerCache
 from service.eligibility.policy import Policy
 from service.engine import Engine, create_engine
 from service.history import History
-from service.recommender import Answer, Recommender
+from service.popularity import Popularity
+from service.answer import Answer
+from service.recommender import Recommender
 from service.settings import Settings
 from service.titles import Titles
 
@@ -37,7 +39,7 @@ class Holder:
         await asyncio.to_thread(self.current.engine.close)
 
 
-async def load_model(settings: Settings, history: History) -> InService:
+async def load_model(settings: Settings, history: History, popularity: Popularity) -> InService:
     """Loads the bundle that the settings name, off the event loop, and asks its engine once.
 
     Raises `BundleError` and `EngineError`, and then leaves nothing running.
@@ -64,6 +66,8 @@ async def load_model(settings: Settings, history: History) -> InService:
                 beam_width=settings.beam_width,
                 policy=policy,
                 cache=_cache(settings, bundle, history),
+                popularity=popularity,
+                deadline_ms=settings.deadline_ms,
             )
         )
         await recommender.warm_up()

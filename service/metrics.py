@@ -1,5 +1,6 @@
 """What Prometheus is told. One registry per application, so that two in a process do not mix."""
 
+from collections import Counter as Counted
 from collections.abc import Callable
 
 from prometheus_client import (
@@ -12,7 +13,7 @@ from prometheus_client import (
 )
 
 from service.engine import EngineStats
-from service.recommender import Answer
+from service.answer import Answer
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -50,7 +51,13 @@ class Metrics:
             "sidrec_recommendations", "Recommendations by source", ("source",), registry=registry
         )
         self._fallbacks = Counter(
-            "sidrec_fallbacks", "Popular items, by the reason", ("reason",), registry=registry
+            "sidrec_fallbacks",
+            "Recommendations that are not the model's by the history, by the reason",
+            ("reason",),
+            registry=registry,
+        )
+        self._items = Counter(
+            "sidrec_recommended_items", "Items by source", ("source",), registry=registry
         )
         self._histories = Counter(
             "sidrec_history_reads", "Stored histories read", ("result",), registry=registry
@@ -83,6 +90,11 @@ class Metrics:
         self._preemptions = Counter(
             "sidrec_engine_preemptions", "Prefixes that lost their cache", registry=registry
         )
+        self._popularity_age = Gauge(
+            "sidrec_popularity_age_seconds",
+            "Time since the popular items were read from Redis",
+            registry=registry,
+        )
         self._bundle = Gauge(
             "sidrec_bundle_info",
             "The bundle in service",
@@ -105,10 +117,16 @@ class Metrics:
             self._fallbacks.labels(answer.reason).inc()
         if answer.stored is not None:
             self._histories.labels(answer.stored).inc()
+        for source, items in Counted(pick.source for pick in answer.picks).items():
+            self._items.labels(source).inc(items)
         self._unknown.inc(answer.unknown_items)
         self._cached.inc(answer.cached)
         for stage, ms in answer.timing_ms.items():
             self._stages.labels(stage).observe(ms / 1000)
+
+    def popularity(self, age: Callable[[], float]) -> None:
+        """`age` is asked at each scrape for the seconds since popularity was refreshed."""
+        self._popularity_age.set_function(age)
 
     def bundle(self, name: str, version: int, engine: str) -> None:
         """From now on this bundle is in service, and no other."""

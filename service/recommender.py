@@ -1,120 +1,64 @@
 """One request's way from a user to a ranked list of items. No HTTP.
 
-1. The scene is checked against those that the bundle knows.
-2. The history comes from the request, else from Redis.
-3. Item ids become catalogue rows; those that the bundle does not know are dropped and counted.
+1. The scene is checked against those that the bundle knows, the clock starts, and the catalogue as
+   it is now is taken: the request stays with it to its end.
+2. The history comes from the request, else from Redis, and with it the stored profile.
+3. Item ids become SIDs; those that the bundle does not know are dropped and counted.
 4. The deployment's rules, the request's filter and exclusions, and what the user has seen become
    an eligibility over rows.
 5. The prompt builder renders profile, scene and history within the model's length.
 6. The engine searches among what is eligible, B = max(beam width, k), with the scene's adapter
-   where there is one.
+   where there is one, unless it would not be done by the deadline.
 7. Beams become eligible items: best SID first, within a SID in the catalogue's order, cut to k.
-8. Where step 2 or 6 fails, or no history is left after 3, the answer is popular items of the
-   scene, equally eligible, and says why.
+8. What is missing, and that is all where 2 to 6 gave nothing, is filled from the next sources of
+   the chain in `sources`, equally eligible; the answer says from which, and why.
 
 Where answers are cached, that of a model to the same request in the same state ends it behind 2.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from time import perf_counter
-from typing import Literal
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from model_store.bundle import Bundle
+from model_store.edition import Edition
 from model_store.sid import Eligibility
+from service.answer import Answer, Ask, Pick
 from service.answer_cache import AnswerCache
-from service.eligibility.filter import Filter
-from service.eligibility.filters import Filters
+from service.catalogue.snapshot import Snapshot
+from service.deadline import Deadline, Pace
 from service.eligibility.policy import Policy, Seen
 from service.engine import Beam, Engine, Query
-from service.errors import EngineDead, EngineError, HistoryUnavailable, InvalidInput
-from service.explain import LevelGain, explain
+from service.errors import (
+    DeadlinePassed,
+    EngineDead,
+    EngineError,
+    HistoryUnavailable,
+    InvalidInput,
+)
+from service.explain import explain
 from service.history import History
-from service.past import Past, Stored
+from service.past import Past
+from service.popularity import Popularity
+from service.profiles import merged, says_something
 from service.prompt import PromptBuilder
-
-Source = Literal["model", "popular"]
-Reason = Literal[
-    "no_history", "nothing_eligible", "history_unavailable", "engine_error", "engine_dead"
-]
-
-CATALOGUE = 0
-"""The catalogue that is in service: the bundle's own, as it came."""
+from service.sources import Picks, Reason, Source, popular_rows
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What is wanted.
-
-    history:      item ids, oldest first; None reads what is stored
-    exclude:      item ids that the answer must not contain; unknown ones do no harm
-    exclude_seen: which items of the user's past it must not contain; None is the deployment's
-    explain:      whether picks shall say what each level of their SID added to the score
-    filter:       what each item must satisfy, beside the deployment's rules
-    """
-
-    k: int
-    user_id: str | None = None
-    history: Sequence[str] | None = None
-    profile: Mapping[str, str] = field(default_factory=dict)
-    scene: str | None = None
-    beam_width: int | None = None
-    exclude: Sequence[str] = ()
-    exclude_seen: Seen | None = None
-    explain: bool = False
-    filter: Filter | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pick:
-    """An item, and its SID's score, by level where that was asked; popular items have none."""
-
-    item_id: str
-    title: str | None
-    sid: str
-    score: float | None
-    levels: tuple[LevelGain, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Picks in order, and how they came about. There are min(k, eligible) of them, always.
-
-    reason:         why not the model, None where it answered
-    stored:         what reading the stored history gave, None where it was not read
-    history_used:   history items in the prompt of this answer
-    unknown_items:  history items that the bundle does not know
-    eligible_items: catalogue items that the answer could have contained
-    seen_items:     catalogue items left out because the user has seen them; None where the stored
-                    history was wanted for that and could not be read
-    timing_ms:      per stage that was reached, and `total`
-    cached:         whether it was computed for an earlier request
-    """
-
-    picks: list[Pick]
-    source: Source
-    reason: Reason | None
-    stored: Stored | None
-    history_used: int
-    unknown_items: int
-    eligible_items: int
-    seen_items: int | None
-    timing_ms: dict[str, float]
-    cached: bool = False
 
 
 class Recommender:
     """Answers for one bundle and its engine. Making one reads the whole catalogue: not on a loop.
 
-    `beam_width` is that of requests that name none; `policy` what no answer may contain; `cache`
-    where answers are kept for a while, if they are. Raises InvalidInput, naming a part of `rules`,
-    where the catalogue lacks what they are about.
+    `beam_width` and `deadline_ms` (0: none) are those of requests that name none; `policy` what no
+    answer may contain; `popularity` what is clicked now, beside what the catalogue knows; `cache`
+    where answers are kept for a while, if they are; `catalogue` what is there when a request
+    begins, by default what the bundle has. Raises InvalidInput, naming a part of the policy's
+    rules, where the catalogue lacks what they are about.
     """
 
     def __init__(
@@ -125,54 +69,66 @@ class Recommender:
         *,
         beam_width: int,
         policy: Policy | None = None,
+        popularity: Popularity | None = None,
+        deadline_ms: int = 0,
         cache: AnswerCache[Answer] | None = None,
+        catalogue: Callable[[], Snapshot] | None = None,
     ) -> None:
         self._engine = engine
-        self._cache = cache
         self._history = history
         self._beam_width = beam_width
         self._policy = policy or Policy()
+        self._popularity = popularity
+        self._deadline_ms = deadline_ms
+        self._cache = cache
+        self._pace = Pace()
         self._prompt = PromptBuilder(bundle)
-        self._catalogue = bundle.catalogue
+        self._template = bundle.manifest.prompt
+        self._spec = bundle.spec
+        self._cold = bundle.cold
+        if catalogue is None:
+            first = Snapshot.first(bundle, engine, self._policy)
+            self._now: Callable[[], Snapshot] = lambda: first
+        else:
+            self._now = catalogue
         self._scenes = bundle.manifest.prompt.scenes
         self._adapters = bundle.adapters
-        self._ids = bundle.catalogue.item_ids
-        self._titles = bundle.catalogue.titles
-        self._sids = bundle.sids
-        self._spec = bundle.spec
-        self._trie = bundle.trie
-        self._filters = Filters(
-            bundle.catalogue, self._policy.rules, cache_bytes=self._policy.cache_bytes
-        )
-        self._filters.prepare()
-        self._row_of = bundle.catalogue.row_of
-        for scene in (None, *self._scenes):
-            self._catalogue.popular(scene)  # sorts once; no request shall wait for it
+        if popularity is not None:
+            popularity.watch(self._scenes)
 
     async def warm_up(self) -> None:
         """One search, so that the first request finds everything in place. Raises EngineError."""
-        [row] = self._catalogue.popular()[:1].tolist()
-        tokens, _ = self._prompt.build([row])
-        await self._engine.search(Query(tokens, self._beam_width))
+        now = self._now()
+        tokens, _ = self._prompt.build_from(now.catalogue.sids[:1])
+        await self._engine.search(Query(tokens, self._beam_width, trie=now.searched))
 
     async def recommend(self, ask: Ask) -> Answer:
         """Raises InvalidInput for a scene that the bundle does not know, a filter over attributes
         that the catalogue lacks, and a profile that leaves no room in the prompt; any other
         trouble is answered with popular items."""
         scene = self._known_scene(ask.scene)
+        deadline = Deadline(self._deadline_ms if ask.deadline_ms is None else ask.deadline_ms)
         which = ask.exclude_seen or self._policy.exclude_seen
-        run = _Run()
-        past = await Past.read(self._history, ask.user_id, ask.history, which)
+        run, now = _Run(), self._now()
+        past = await Past.read(
+            self._history,
+            ask.user_id,
+            ask.history,
+            needed=which != "nothing" or "{profile}" in self._template.text,
+            deadline=deadline,
+        )
         run.done("history")
         if self._cache is None or past.error is not None:
-            return await self._answer(ask, scene, which, past, run)
-        key = self._cache.key(CATALOGUE, replace(ask, user_id=None, history=None), past)
+            return await self._answer(ask, scene, which, past, now, deadline, run)
+        unnamed = replace(ask, user_id=None, history=None, deadline_ms=None)
+        key = self._cache.key(now.version, unnamed, past)
         kept = await self._cache.get(key)
         run.done("cache")
         if kept is not None:
             return replace(kept, stored=past.stored, timing_ms=run.timing_ms(), cached=True)
-        answer = await self._answer(ask, scene, which, past, run)
-        if answer.source == "model":  # popular items change without the state that a key knows
+        answer = await self._answer(ask, scene, which, past, now, deadline, run)
+        # Popular items change without the state that a key knows.
+        if answer.picks and all(pick.score is not None for pick in answer.picks):
             await self._cache.put(key, answer)
         return answer
 
@@ -182,20 +138,23 @@ class Recommender:
         Raises InvalidInput for a filter over attributes that the catalogue lacks, and EngineError:
         there is nothing to fall back to.
         """
-        run = _Run()
-        allowed = await self._filters.eligible(ask.filter)
-        eligible = self._eligible(ask, "nothing", allowed, Past(None), run)
+        run, now = _Run(), self._now()
+        allowed = await now.eligible(ask.filter)
+        eligible = self._eligible(ask, "nothing", allowed, Past(None), now.catalogue, run)
         run.done("eligibility")
         beams: list[Beam] = []
         if run.eligible:
-            width = max(ask.beam_width or self._beam_width, ask.k)
-            query = Query(tokens, width, eligible, explain=ask.explain)
+            query = Query(
+                tokens, self._width(ask), eligible, trie=now.searched, explain=ask.explain
+            )
             beams = await self._engine.search(query)
         run.done("search")
-        picks = self._picks(beams, ask, eligible)
+        picks = Picks(ask.k, eligible)
+        picks.scored("model", best_items(beams, ask.k, eligible))
+        shown = self._shown(picks, beams, ask, eligible, now)
         run.done("items")
         return Answer(
-            picks=picks,
+            picks=shown,
             source="model",
             reason=None if run.eligible else "nothing_eligible",
             stored=None,
@@ -207,27 +166,41 @@ class Recommender:
         )
 
     async def _answer(
-        self, ask: Ask, scene: str | None, which: Seen, past: Past, run: "_Run"
+        self,
+        ask: Ask,
+        scene: str | None,
+        which: Seen,
+        past: Past,
+        now: Snapshot,
+        deadline: Deadline,
+        run: "_Run",
     ) -> Answer:
-        allowed = await self._filters.eligible(ask.filter)
-        eligible = self._eligible(ask, which, allowed, past, run)
+        allowed = await now.eligible(ask.filter)
+        eligible = self._eligible(ask, which, allowed, past, now.catalogue, run)
         run.done("eligibility")
-        reason: Reason | None = None
+        picks, beams = Picks(ask.k, eligible), list[Beam]()
+        reason: Reason | None = _reason(past.error) if past.lost else None
         try:
-            beams = await self._search(ask, scene, past, eligible, run)
-            picks = self._picks(beams, ask, eligible)
-        except (_NoHistory, _NothingEligible, HistoryUnavailable, EngineError) as error:
-            reason = _reason(error)
-            if reason not in ("no_history", "nothing_eligible"):
+            source, beams = await self._search(ask, scene, past, eligible, now, deadline, run)
+            picks.scored(source, best_items(beams, ask.k, eligible))
+            if source != "model":
+                reason = reason or "no_history"
+        except (_NoHistory, _NothingEligible, EngineError) as error:
+            if reason is None or not isinstance(error, _NoHistory):
+                reason = _reason(error)
+            if isinstance(error, EngineError):
                 _log.warning("fallback", reason=reason, error=str(error))
-            picks = [self._pick(row, None) for row in self._popular(scene, ask.k, eligible)]
+        for source, rows in popular_rows(now.catalogue, self._popularity, scene):
+            if not picks.full:
+                picks.ranked(source, rows)
+        shown = self._shown(picks, beams, ask, eligible, now)
         run.done("items")
         return Answer(
-            picks=picks,
-            source="model" if reason is None else "popular",
+            picks=shown,
+            source=picks.source,
             reason=reason,
             stored=past.stored,
-            history_used=run.used if reason is None else 0,
+            history_used=run.used if picks.source == "model" else 0,
             unknown_items=run.unknown,
             eligible_items=run.eligible,
             seen_items=run.seen,
@@ -235,14 +208,20 @@ class Recommender:
         )
 
     def _eligible(
-        self, ask: Ask, which: Seen, allowed: Eligibility | None, past: Past, run: "_Run"
+        self,
+        ask: Ask,
+        which: Seen,
+        allowed: Eligibility | None,
+        past: Past,
+        catalogue: Edition,
+        run: "_Run",
     ) -> Eligibility | None:
         """What the answer may contain: what is `allowed`, less exclusions; None for everything."""
-        seen = self._rows(past.seen(which, self._policy.purchase_types))
+        seen = _rows(catalogue, past.seen(which, self._policy.purchase_types))
         run.seen = None if past.error is not None and which != "nothing" else len(seen)
-        excluded = [*seen, *self._rows(ask.exclude)]
+        excluded = [*seen, *_rows(catalogue, ask.exclude)]
         eligible = (allowed or Eligibility.of()).without(excluded) if excluded else allowed
-        n_items = len(self._catalogue)
+        n_items = len(catalogue)
         run.eligible = n_items if eligible is None else eligible.total(n_items)
         return eligible
 
@@ -252,44 +231,60 @@ class Recommender:
         scene: str | None,
         past: Past,
         eligible: Eligibility | None,
+        now: Snapshot,
+        deadline: Deadline,
         run: "_Run",
-    ) -> list[Beam]:
-        item_ids = past.item_ids()
-        rows = self._rows(item_ids)
-        run.unknown = len(item_ids) - len(rows)
-        if not rows:
+    ) -> tuple[Source, list[Beam]]:
+        """Asks the model by all that is known, and says by what that was."""
+        profile = merged(past.profile, ask.profile)
+        known = [now.catalogue.sid_of(item_id) for item_id in past.item_ids]
+        sids = [sid for sid in known if sid is not None]
+        run.unknown = len(known) - len(sids)
+        if not sids and not (self._cold and says_something(profile, scene, self._template)):
             raise _NoHistory
         if run.eligible == 0:
             raise _NothingEligible
-        tokens, run.used = self._prompt.build(rows, ask.profile, scene)
+        if not self._pace.fits(deadline):
+            raise DeadlinePassed("a search takes longer at present than is left")
+        tokens, run.used = self._prompt.build_from(sids, profile, scene)
         run.done("prompt")
+        query = Query(
+            tokens,
+            self._width(ask),
+            eligible,
+            adapter=scene if scene in self._adapters else None,
+            trie=now.searched,
+            explain=ask.explain,
+            deadline=deadline.at,
+        )
         try:
-            width = max(ask.beam_width or self._beam_width, ask.k)
-            adapter = scene if scene in self._adapters else None
-            return await self._engine.search(Query(tokens, width, eligible, adapter, ask.explain))
+            with self._pace.measured():
+                beams = await deadline.wait(self._engine.search(query))
         finally:
             run.done("search")
+        return "model" if sids else "profile", beams
 
-    def _popular(self, scene: str | None, k: int, eligible: Eligibility | None) -> list[int]:
-        rows = self._catalogue.popular(scene)
-        found: list[int] = rows[:k].tolist() if eligible is None else eligible.among(rows, k)
-        return found
-
-    def _rows(self, item_ids: Iterable[str]) -> list[int]:
-        """The rows of those that the bundle knows, in their order."""
-        return [row for item_id in item_ids if (row := self._row_of.get(item_id)) is not None]
-
-    def _picks(self, beams: Sequence[Beam], ask: Ask, eligible: Eligibility | None) -> list[Pick]:
-        found = best_items(beams, ask.k, eligible)
-        picks = [self._pick(row, score) for row, score in found]
+    def _shown(
+        self,
+        picks: Picks,
+        beams: Sequence[Beam],
+        ask: Ask,
+        eligible: Eligibility | None,
+        now: Snapshot,
+    ) -> list[Pick]:
+        catalogue = now.catalogue
+        shown = [
+            Pick(catalogue.item_ids[row], catalogue.titles[row], catalogue.sids[row], score, source)
+            for row, score, source in picks
+        ]
         if not ask.explain:
-            return picks
-        by_beam = explain(beams, self._trie, eligible, self._spec)
-        levels = {self._sids[b.rows[0]]: of for b, of in zip(beams, by_beam, strict=True)}
-        return [replace(pick, levels=levels[pick.sid]) for pick in picks]
+            return shown
+        by_beam = explain(beams, now.trie, eligible, self._spec)
+        of = {catalogue.sids[b.rows[0]]: gains for b, gains in zip(beams, by_beam, strict=True)}
+        return [p if p.score is None else replace(p, levels=of[p.sid]) for p in shown]
 
-    def _pick(self, row: int, score: float | None) -> Pick:
-        return Pick(self._ids[row], self._titles[row], self._sids[row], score)
+    def _width(self, ask: Ask) -> int:
+        return max(ask.beam_width or self._beam_width, ask.k)
 
     def _known_scene(self, scene: str | None) -> str | None:
         if not self._scenes:
@@ -314,6 +309,11 @@ def best_items(
         return eligible.rows(beam.rows.start, beam.rows.stop)
 
     return list(islice(((row, beam.score) for beam in beams for row in rows(beam)), k))
+
+
+def _rows(catalogue: Edition, item_ids: Iterable[str]) -> list[int]:
+    """The rows of those that are there, in their order."""
+    return [row for item_id in item_ids if (row := catalogue.row_of.get(item_id)) is not None]
 
 
 class _NoHistory(Exception):
@@ -344,10 +344,12 @@ class _Run:
         return {**self._ms, "total": round((self._last - self._start) * 1000, 3)}
 
 
-def _reason(error: Exception) -> Reason:
+def _reason(error: Exception | None) -> Reason:
     match error:
         case HistoryUnavailable():
             return "history_unavailable"
+        case DeadlinePassed():
+            return "deadline"
         case EngineDead():
             return "engine_dead"
         case EngineError():

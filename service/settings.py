@@ -5,7 +5,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -13,6 +20,7 @@ from service.eligibility.filter import Filter
 from service.eligibility.policy import Seen
 
 MAX_BEAM_WIDTH = 512
+MAX_DEADLINE_MS = 600_000
 
 _PREFIX = "SIDREC_"
 # Beside this package, installed or not; importing it to ask would import torch.
@@ -30,6 +38,9 @@ class SettingsInvalid(Exception):
 def _json_object(value: Any) -> Any:
     """Decoded here and not by the settings library, whose message would hide the bad value."""
     return json.loads(value) if isinstance(value, str) else value
+
+
+Weights = Annotated[dict[str, NonNegativeFloat], NoDecode, BeforeValidator(_json_object)]
 
 
 def _comma_separated(value: Any) -> Any:
@@ -78,6 +89,23 @@ class Settings(BaseSettings):
     history_limit: int = Field(200, ge=1, description="Events kept of a user, the latest ones")
     history_ttl_days: int = Field(
         90, ge=0, description="Days after a user's last event until all are forgotten; 0: never"
+    )
+    popular_half_life_h: float = Field(
+        168, ge=0.01, description="Hours in which the weight of an event for popularity halves"
+    )
+    popular_weights: Weights = Field(
+        {},
+        description='Weight of an event type for popularity, such as {"purchase": 3,'
+        ' "impression": 0}; 1 for any other',
+    )
+    popular_refresh_ms: int = Field(
+        2000, ge=10, description="Time between two looks at what is popular now"
+    )
+    deadline_ms: int = Field(
+        0,
+        ge=0,
+        le=MAX_DEADLINE_MS,
+        description="Time for an answer where the request does not say; 0: whatever it takes",
     )
     exclude_seen: Seen = Field(
         "purchased",

@@ -9,7 +9,8 @@ from time import perf_counter
 
 from model_store.bundle import Bundle
 from service.engine import Engine
-from service.recommender import Answer, Ask, Recommender
+from service.answer import Answer, Ask
+from service.recommender import Recommender
 from service.title_prompts import LONGEST_TITLE, TitlePrompts
 
 

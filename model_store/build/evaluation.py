@@ -4,6 +4,7 @@ Writes `metrics.json` with
     overall      by ranker, HR and NDCG at 1, 5 and 10
     history      the same by the length of the history
     popularity   the same by how often the target occurs in what was learnt from
+    cold         the same where nothing is known but profile and scene (see `cold`)
     free         share of generated texts that are no SID, where nothing constrains the search
     titles       share of titles that the model writes exactly, if it was trained on titles
 """
@@ -42,6 +43,7 @@ class Evaluation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sasrec: SasRecSettings | None = None
+    cold: bool = Field(default=True, description="whether the model is also asked cold")
     sample: int = Field(
         default=100, ge=0, description="cases, and titles, that are written freely; 0: none"
     )

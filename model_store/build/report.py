@@ -11,6 +11,11 @@ _PARTS = {
     "popularity": "By how often the target was clicked in what was learnt from",
 }
 
+COLD = {
+    "hidden": "the history hidden, profile and scene known",
+    "first": "the first item of users not learnt from, profile and scene known",
+}
+
 
 def write_report(
     folder: Path,
@@ -33,6 +38,9 @@ def write_report(
     for part, title in _PARTS.items():
         lines += ["", f"## {title}", "", *_parts(found[part]), "", f"![{title}]({part}.png)"]
         _plot_parts(folder / f"{part}.png", found[part], title)
+    for kind, part in found.get("cold", {}).items():
+        cases = f"{part['cases']:,} cases."
+        lines += ["", f"## Cold start: {COLD[kind]}", "", cases, "", *_metrics(part["metrics"])]
     lines += ["", "## Without constraints", "", *_free(found, model)]
     lines += ["", "## Training", "", "![Loss and validation](training.png)", ""]
     (folder / REPORT).write_text("\n".join(lines), encoding="utf-8")

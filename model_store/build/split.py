@@ -6,6 +6,8 @@ chronological    by time over all users: what happened last is the test, what be
 files            as the files say (see `ingest`)
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from model_store.build.config import Split as SplitConfig
@@ -74,5 +76,5 @@ def _until(sequence: UserSequence, end: int) -> UserSequence:
 def _case(sequence: UserSequence, target: int) -> Case:
     """The event at `target` is asked for, in the scene in which it happened."""
     scene = sequence.scenes[target] if sequence.scenes else sequence.scene
-    history = UserSequence(sequence.user_id, sequence.items[:target], sequence.profile, scene)
+    history = replace(_until(sequence, target), scene=scene)
     return Case(history, sequence.items[target])

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from tokenizers import Tokenizer
 
+from model_store.build.cold import measure_cold
 from model_store.build.config import BuildConfig, FileData
 from model_store.build.dataset import Encoder
 from model_store.build.evaluate import Ranker, Split, metrics
@@ -34,7 +35,7 @@ from model_store.build.model import (
     from_scratch,
 )
 from model_store.build.publish import make_bundle, model_name
-from model_store.build.report import write_report
+from model_store.build.report import COLD, write_report
 from model_store.build.rows import catalogue_rows, moved, reordered
 from model_store.build.sids import make_sids
 from model_store.build.stages import Stage, Work
@@ -179,6 +180,11 @@ class Steps:
             rankers = baselines(split, len(items), config.evaluate)
             rankers[model_name(self._config)] = reordered(self._ranker_for(bundle), bundle, items)
             found = measure(rankers, split, len(items))
+            if config.evaluate.cold:
+                model, strangers = model_name(config), config.split.kind == "users"
+                found["cold"] = measure_cold(
+                    model, rankers[model], split, len(items), strangers=strangers
+                )
             found |= write_freely(
                 bundle,
                 [moved(case, catalogue_rows(bundle, items)) for case in split.test],
@@ -198,6 +204,9 @@ class Steps:
         )
         title = f"full ranking, {len(split.test):,} held-out targets"
         self._console.print(metrics_table(found["overall"], title))
+        for kind, part in found.get("cold", {}).items():
+            title = f"{COLD[kind]}, {part['cases']:,} targets"
+            self._console.print(metrics_table(part["metrics"], title))
 
     def _trial(self, store: Store, model: Path) -> Bundle:
         """A bundle to measure, in a store of its own."""

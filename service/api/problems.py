@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import (
+    DeadlinePassed,
     EngineDead,
     EngineError,
     HistoryUnavailable,
@@ -48,6 +49,7 @@ KINDS: dict[type[SidrecError], Kind] = {
     HistoryUnavailable: Kind("history-unavailable", "The history store is away", 503, 1),
     Overloaded: Kind("overloaded", "Too many requests are in flight", 503),
     EngineError: Kind("engine-error", "The engine could not answer", 503, 1),
+    DeadlinePassed: Kind("deadline-passed", "There was no time for an answer", 504),
     EngineDead: Kind("engine-dead", "The engine has stopped", 503, 5),
     RedisStartFailed: Kind("redis-start-failed", "The private Redis did not start", 503),
 }

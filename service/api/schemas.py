@@ -19,8 +19,9 @@ from model_store.bundle import Bundle
 from service import history
 from service.eligibility.filter import Filter
 from service.eligibility.policy import Seen
-from service.recommender import Answer, Ask, Pick, Reason, Source
-from service.settings import MAX_BEAM_WIDTH
+from service.answer import Answer, Ask, Pick
+from service.settings import MAX_BEAM_WIDTH, MAX_DEADLINE_MS
+from service.sources import Reason, Source
 
 UserId = Annotated[str, Field(min_length=1, max_length=128)]
 ItemId = Annotated[str, Field(min_length=1, max_length=256)]
@@ -30,6 +31,8 @@ MAX_EXCLUDED = 1000
 FILTER = Field(None, description="what the attributes of each item must be")
 EXPLAIN = Field(False, description="say of each item what each level of its SID added to the score")
 ProfileValue = Annotated[str, Field(max_length=256)]
+Profile = Annotated[dict[ProfileName, ProfileValue], Field(max_length=32)]
+Scene = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 def _in_utc(timestamp: datetime) -> datetime:
@@ -64,11 +67,18 @@ class RecommendationRequest(_Request):
     history: list[ItemId] | None = Field(
         None, description="item ids, oldest first; used instead of the stored history"
     )
-    profile: dict[ProfileName, ProfileValue] | None = Field(
-        None, max_length=32, description="what the bundle's prompt says of a user"
+    profile: Profile | None = Field(
+        None,
+        description="what the bundle's prompt says of a user; fields that are not sent come from"
+        " the stored profile, which is read with the stored history",
     )
-    scene: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+    scene: Scene | None = Field(
         None, description="where the items will be shown; one that the bundle knows"
+    )
+    deadline_ms: Annotated[StrictInt, Field(ge=1, le=MAX_DEADLINE_MS)] | None = Field(
+        None,
+        description="milliseconds until the answer is due, from its source that can keep to it;"
+        " by default what the deployment says",
     )
     beam_width: Annotated[StrictInt, Field(ge=1, le=MAX_BEAM_WIDTH)] | None = Field(
         None, description="SIDs kept at each step of the search, at least k"
@@ -92,6 +102,7 @@ class RecommendationRequest(_Request):
             profile=self.profile or {},
             scene=self.scene,
             beam_width=self.beam_width,
+            deadline_ms=self.deadline_ms,
             exclude=self.exclude,
             exclude_seen=self.exclude_seen,
             explain=self.explain,
@@ -120,6 +131,7 @@ class RecommendedItem(BaseModel):
     title: str | None
     sid: str
     score: float | None = Field(description="log-probability of the SID; null for popular items")
+    source: Source = Field(description="another than the answer's where that one ran out")
     levels: list[LevelShown] | None = Field(
         None,
         description="the score by level, where the request said `explain`",
@@ -135,6 +147,7 @@ class RecommendedItem(BaseModel):
                 title=pick.title,
                 sid=pick.sid,
                 score=pick.score,
+                source=pick.source,
                 levels=None
                 if pick.levels is None
                 else [
@@ -184,8 +197,13 @@ class Recommendations(BaseModel):
     request_id: str
     user_id: str | None
     bundle: BundleName
-    source: Source
-    reason: Reason | None = Field(description="why not the model; null where it answered")
+    source: Source = Field(
+        description="where the first item comes from: the model by the history (and profile and"
+        " scene), the model by profile and scene alone, what is popular in the scene, or at all"
+    )
+    reason: Reason | None = Field(
+        description="why the source before that one did not answer; null where none is before"
+    )
     items: list[RecommendedItem]
     history_used: int = Field(description="history items in the prompt")
     unknown_items: int = Field(description="history items that the bundle does not know")
@@ -232,6 +250,12 @@ class NewEvent(_Request):
     type: str = Field("click", pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,31}$")
     timestamp: Timestamp = Field(
         description="ISO 8601 (UTC where it names no zone), or seconds or milliseconds since 1970"
+    )
+
+    scene: Scene | None = Field(
+        None,
+        description="where the item was shown: it gets popular there, if the bundle knows the"
+        " scene; not part of the history",
     )
 
     def event(self) -> history.Event:
@@ -301,6 +325,21 @@ class UserHistory(BaseModel):
                 for event in events
             ],
         )
+
+
+class NewProfile(_Request):
+    """What is known of a user, in the place of what was known before."""
+
+    profile: Profile = Field(
+        description="fields that the bundle declares, with values that it declares for them"
+    )
+
+
+class UserProfile(BaseModel):
+    """What is stored of a user; empty for a user never heard of."""
+
+    user_id: str
+    profile: dict[str, str]
 
 
 class Item(BaseModel):

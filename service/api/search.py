@@ -20,7 +20,7 @@ from service.api.schemas import (
 )
 from service.api.state import service_of
 from service.eligibility.filter import Filter
-from service.recommender import Ask
+from service.answer import Ask
 from service.settings import MAX_BEAM_WIDTH
 
 register_ids()

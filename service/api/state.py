@@ -8,6 +8,7 @@ from service.api.admission import Admission
 from service.history import History
 from service.holder import Holder
 from service.metrics import Metrics
+from service.popularity import Popularity
 from service.settings import Settings
 
 
@@ -16,6 +17,7 @@ class Service:
     settings: Settings
     holder: Holder
     history: History
+    popularity: Popularity
     metrics: Metrics
     admission: Admission
 

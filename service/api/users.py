@@ -1,4 +1,5 @@
-"""What users did: `POST /v1/events`, `GET /v1/users/{id}/history`, `DELETE /v1/users/{id}`"""
+"""What users did and are: `POST /v1/events`, `GET /v1/users/{id}/history`,
+`PUT` and `GET /v1/users/{id}/profile`, `DELETE /v1/users/{id}`"""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -7,9 +8,17 @@ from fastapi import APIRouter, Path, Request
 
 from service.api.paths import register_ids
 from service.api.problems import documented
-from service.api.schemas import EventBatch, EventsAccepted, NewEvent, UserHistory
+from service.api.schemas import (
+    EventBatch,
+    EventsAccepted,
+    NewEvent,
+    NewProfile,
+    UserHistory,
+    UserProfile,
+)
 from service.api.state import service_of
 from service.errors import InvalidInput
+from service.profiles import check_profile
 from service.settings import Settings
 
 register_ids()
@@ -26,14 +35,38 @@ async def append_events(batch: EventBatch, request: Request) -> EventsAccepted:
     """
     service = service_of(request)
     _check(batch.events, service.settings)
-    accepted = await service.history.append([event.event() for event in batch.events])
-    return EventsAccepted(accepted=accepted, duplicates=len(batch.events) - accepted)
+    events = [event.event() for event in batch.events]
+    new = await service.history.append(events)
+    service.popularity.count((events[i], batch.events[i].scene) for i in new)
+    return EventsAccepted(accepted=len(new), duplicates=len(batch.events) - len(new))
 
 
 @router.get("/v1/users/{user_id:id}/history", responses=documented(422, 503))
 async def read_history(user_id: UserInPath, request: Request) -> UserHistory:
     """The events kept of a user, oldest first; none for a user never heard of."""
-    return UserHistory.of(user_id, await service_of(request).history.read(user_id))
+    known = await service_of(request).history.read(user_id)
+    return UserHistory.of(user_id, known.events)
+
+
+@router.put("/v1/users/{user_id:id}/profile", responses=documented(413, 422, 503))
+async def put_profile(user_id: UserInPath, wanted: NewProfile, request: Request) -> UserProfile:
+    """Keeps a profile for the prompts of this user, in the place of the one before.
+
+    It expires like a history, and is renewed with it; an empty one is forgotten at once. Fields
+    and values that the bundle in service does not declare are refused, because in a prompt they
+    would silently say nothing.
+    """
+    service = service_of(request)
+    check_profile(wanted.profile, service.holder.current.bundle.manifest.prompt)
+    await service.history.put_profile(user_id, wanted.profile)
+    return UserProfile(user_id=user_id, profile=wanted.profile)
+
+
+@router.get("/v1/users/{user_id:id}/profile", responses=documented(422, 503))
+async def read_profile(user_id: UserInPath, request: Request) -> UserProfile:
+    """The profile that is stored of a user; an empty one where there is none."""
+    known = await service_of(request).history.read(user_id)
+    return UserProfile(user_id=user_id, profile=known.profile)
 
 
 @router.delete("/v1/users/{user_id:id}", status_code=204, responses=documented(422, 503))

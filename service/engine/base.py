@@ -3,6 +3,7 @@
 An engine knows tokens and the trie. It knows no users, no items' titles, no Redis and no HTTP.
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ class Query:
     eligible: None allows the whole catalogue
     adapter:  which of the engine's adapters changes the model; None is the model as it is
     explain:  whether its beams shall say what each level added to their scores
+    deadline: `time.monotonic()` after which it is not started any more; None waits as long as
+              it takes
     """
 
     prompt_token_ids: Sequence[int]
@@ -27,6 +30,11 @@ class Query:
     eligible: Eligibility | None = None
     adapter: str | None = None
     explain: bool = False
+    deadline: float | None = None
+
+    @property
+    def late(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,8 @@ class Engine(ABC):
         """Searches for one query, together with those that other callers have in flight.
 
         A caller that is cancelled before its query starts costs nothing. Raises `EngineError`
-        for this query alone, `EngineDead` when no query will be answered any more.
+        for this query alone, `DeadlinePassed` where it was not started in time, `EngineDead` when
+        no query will be answered any more.
         """
 
     @abstractmethod

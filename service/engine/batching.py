@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from service.engine.base import Beam, Engine, EngineStats, Query
 from service.engine.text import Text
-from service.errors import EngineDead, EngineError
+from service.errors import DeadlinePassed, EngineDead, EngineError
 
 
 @dataclass(slots=True)
@@ -22,6 +22,13 @@ class _Waiting:
     query: Query
     future: asyncio.Future[list[Beam]]
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    def gone(self) -> bool:
+        """Whether nobody waits, or it is too late to start."""
+        if self.query.late:
+            self.finish(DeadlinePassed("the deadline passed while the query waited"))
+            return True
+        return self.future.cancelled()
 
     def finish(self, outcome: list[Beam] | BaseException) -> None:
         """Hands the outcome to the caller's loop; a caller that has gone is left alone."""
@@ -151,7 +158,7 @@ class BatchingEngine(Engine):
         with self._changed:
             while not self._closing:
                 # One look at each future: its loop may cancel it between two.
-                present = [w for w in self._waiting if not w.future.cancelled()]
+                present = [w for w in self._waiting if not w.gone()]
                 if present:
                     # Taken before they leave the queue: at no moment is a caller in neither.
                     self._taken = [present[m] for m in self._members([w.query for w in present])]

@@ -4,6 +4,7 @@ Scores are a fixed function of prompt and code, so that answers are deterministi
 prompts, and obey eligibility and beam width like those of a real engine.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -18,21 +19,24 @@ from service.engine.beams import Beams, advance, answers
 class FakeEngine(BatchingEngine):
     """Beam search over made-up log-probabilities, the same with any adapter.
 
-    `fails` makes every query raise, for tests of what the service does then.
+    For tests of what the service does then, `fails` makes every query raise, and every batch
+    takes `delay_ms` longer than it would.
     """
 
-    def __init__(self, bundle: Bundle, *, fails: bool = False) -> None:
+    def __init__(self, bundle: Bundle, *, fails: bool = False, delay_ms: float = 0) -> None:
         self.trie = bundle.trie
         self.max_prompt_tokens = bundle.max_prompt_tokens
         self.max_length = bundle.max_length
         self.adapters = bundle.adapters
         self.fails = fails
+        self.delay_ms = delay_ms
         self._sizes = [level.size for level in bundle.spec.levels]
         super().__init__(batch_tokens=8192)
 
     def _run(self, queries: Sequence[Query]) -> list[list[Beam]]:
         if self.fails:
             raise RuntimeError("the fake engine was told to fail")
+        time.sleep(self.delay_ms / 1000)
         widths = [query.beam_width for query in queries]
         eligible = EligibilityBatch([q.eligible for q in queries], self.trie.n_items)
         seeds = torch.tensor([sum(query.prompt_token_ids) % 997 for query in queries])

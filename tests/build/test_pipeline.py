@@ -103,6 +103,13 @@ def test_the_report_is_in_the_bundle(built: Built) -> None:
     cases = found["overall"], found["history"], found["popularity"]
     assert sum(bucket["cases"] for bucket in cases[1].values()) == 100
     assert sum(bucket["cases"] for bucket in cases[2].values()) == 100
+    # The users themselves were learnt from (leave-one-out), so only their last item is new.
+    assert list(found["cold"]) == ["hidden"]
+    assert found["cold"]["hidden"]["cases"] == 100
+    cold = found["cold"]["hidden"]["metrics"]
+    assert list(cold) == ["popularity", "popularity in the scene", "tiny model"]
+    assert cold["popularity"] == found["overall"]["popularity"]
+    assert f"{cold['tiny model']['NDCG@10']:.4f}" in report
     assert 0 <= found["free"]["first"] <= 1
     assert 0 <= found["titles"] <= 1
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from model_store.bundle import Bundle
 from model_store.sid import Eligibility
 from service.engine import Beam, Engine, Query
-from service.errors import EngineError
+from service.errors import DeadlinePassed, EngineError
 from service.prompt import PromptBuilder
 from tests.conformance.agreement import assert_agree
 
@@ -136,6 +138,17 @@ class TestTogether:
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         found = [outcome for outcome in outcomes[1::2] if not isinstance(outcome, BaseException)]
         assert_all_same(found, right[1::2])
+
+    async def test_what_is_late_is_not_started(
+        self, engine: Engine, queries: list[Query], right: list[list[Beam]]
+    ) -> None:
+        now = time.monotonic()
+        asked = [replace(q, deadline=now + (i % 2) * PATIENCE) for i, q in enumerate(queries[:20])]
+        async with asyncio.timeout(PATIENCE):
+            outcomes = await asyncio.gather(*map(engine.search, asked), return_exceptions=True)
+        assert all(isinstance(outcome, DeadlinePassed) for outcome in outcomes[::2])
+        found = [outcome for outcome in outcomes[1::2] if not isinstance(outcome, BaseException)]
+        assert_all_same(found, right[1:20:2])
 
     async def test_a_query_that_cannot_be_answered_fails_alone(
         self, engine: Engine, queries: list[Query], right: list[list[Beam]]

@@ -3,7 +3,9 @@
 import asyncio
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from service.engine import Beam, Engine, Query, create_engine
 from service.engine.batching import BatchingEngine
 from service.engine.fake import FakeEngine
 from service.engine.torch.engine import TorchEngine
-from service.errors import EngineDead, EngineError
+from service.errors import DeadlinePassed, EngineDead, EngineError
 from tests.tiny import make_bundle, random_items
 
 PATIENCE = 30.0
@@ -260,6 +262,33 @@ class TestConcurrentCallers:
             found = await asyncio.gather(*(asyncio.to_thread(asyncio.run, ask()) for _ in range(3)))
         for beams in found:
             assert_same_beams(beams, expected)
+
+
+class TestDeadlines:
+    async def test_what_is_late_is_not_started(self, scripted: Scripted) -> None:
+        gate, first = await held(scripted)
+        now = time.monotonic()
+        deadlines = (now - 1, None, now, now + PATIENCE)
+        queries = [Query([20 + i], 4, deadline=at) for i, at in enumerate(deadlines)]
+        tasks = await waiting(scripted, queries)
+        gate.opened.set()
+        answers = await outcomes([first, *tasks])
+        assert scripted.ran[1:] == [[queries[1], queries[3]]]
+        assert [isinstance(answer, DeadlinePassed) for answer in answers[1:]] == [
+            True,
+            False,
+            True,
+            False,
+        ]
+
+    async def test_it_waits_for_nobody_who_is_late(self, engine: Engine, bundle: Bundle) -> None:
+        [query] = random_queries(bundle, 1)
+        late = replace(query, deadline=time.monotonic() - 1)
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(DeadlinePassed):
+                await engine.search(late)
+            soon = replace(query, deadline=time.monotonic() + PATIENCE)
+            assert_same_beams([await engine.search(soon)], engine.search_batch([query]))
 
 
 class TestCancelled:

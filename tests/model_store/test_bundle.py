@@ -127,6 +127,22 @@ class TestGoodBundle:
         loaded = Bundle.load(folder)
         assert loaded.level_tokens[0].tolist()[4:] == [-1] * 5
 
+    @pytest.mark.parametrize(
+        ("training", "cold"),
+        [
+            ({}, False),
+            ({"train": {"cold_share": 0.15}}, True),
+            ({"train": {"cold_share": 0}}, False),
+            ({"train": {}}, False),
+            ({"train": "yes"}, False),
+        ],
+    )
+    def test_cold_starts_are_read_off_the_training(
+        self, folder: Path, training: dict[str, Any], cold: bool
+    ) -> None:
+        edit(folder / MANIFEST, training=training)
+        assert Bundle.load(folder).cold is cold
+
     def test_may_be_moved(self, folder: Path) -> None:
         assert Bundle.load(str(folder)).catalogue.item_ids == Bundle.load(folder).catalogue.item_ids
 

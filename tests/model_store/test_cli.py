@@ -65,6 +65,15 @@ def test_separator_and_profile(tmp_path: Path, model: Path) -> None:
     assert prompt.render(["<a_1>"], {"age": "99"}) == "aged unknown: <a_1>"
 
 
+def test_cold_starts_are_declared(tmp_path: Path, model: Path) -> None:
+    for more, shown in (((), "not trained on"), (("--cold",), "asked by profile and scene")):
+        path = create(tmp_path, model, "{profile}: {history}", *more).stdout.strip()
+        manifest = json.loads((Path(path) / "manifest.json").read_text())
+        # What knows nothing of it reads the bundles that do not have it.
+        assert ("cold" in manifest["prompt"]) == Bundle.load(path).cold == bool(more)
+        assert shown in run("inspect", path).stdout
+
+
 @pytest.mark.parametrize(
     ("template", "complaint"),
     [("no place for it", "{history}"), ("{history} and {history}", "exactly once")],

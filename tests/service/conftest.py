@@ -1,16 +1,23 @@
 """Bundles, and the application over them, for everything above the engine."""
 
+import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 from starlette.testclient import TestClient
 
 from model_store.bundle import Bundle
 from model_store.prompt import ProfileField, PromptTemplate
 from service.app import create_app
+from service.redis_server import find_binary
 from service.settings import Settings
 from tests.tiny import TEMPLATE, make_bundle, random_items
 
@@ -74,3 +81,36 @@ def make_client(bundle: Bundle, redis_url: str, tmp_path: Path) -> Iterator[Make
 def client(make_client: MakeClient) -> TestClient:
     """A client of an application with a fake engine and an empty Redis."""
     return make_client()
+
+
+@pytest.fixture(scope="session")
+def cluster_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a cluster of one node."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        # The node also listens on this port + 10000.
+        port = probe.getsockname()[1] % 20_000 + 20_000
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--save", ""]
+    server = subprocess.Popen(
+        [find_binary(), *options],
+        cwd=tmp_path_factory.mktemp("cluster"),
+        stdout=subprocess.DEVNULL,
+    )
+    url = f"redis://127.0.0.1:{port}"
+    try:
+        with redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.02), 200)) as node:
+            node.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+            while "cluster_state:ok" not in str(node.execute_command("CLUSTER", "INFO")):
+                time.sleep(0.02)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def cluster_url(cluster_node: str) -> str:
+    """A cluster with nothing in it: it refuses commands whose keys lie in several slots, as any
+    does."""
+    with redis.Redis.from_url(cluster_node) as node:
+        node.flushall()
+    return cluster_node

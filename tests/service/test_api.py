@@ -1,5 +1,7 @@
 """The HTTP surface: what each route answers. Refusals are in `test_refusals.py`."""
 
+import time
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -143,7 +145,8 @@ def test_a_history_is_read_in_order_and_removed(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "user_id", ["a/b", "a b", "用户", "%", "a\0b", "?x=1#y", "{}", "a/history", "a\nb", "a\n"]
+    "user_id",
+    ["a/b", "a b", "用户", "%", "a\0b", "?x=1#y", "{}", "a/history", "a/profile", "a\nb", "a\n"],
 )
 def test_any_text_is_a_user_id(client: TestClient, user_id: str) -> None:
     path = f"/v1/users/{quote(user_id, safe='')}"
@@ -193,10 +196,80 @@ def test_profile_and_scene(make_client: MakeClient, scene_bundle: Bundle) -> Non
     scores = {tuple(item["score"] for item in answer["items"]) for answer in answers}
     assert len(scores) == 3
     popular = recommend(client, scene="home", k=2)
+    assert (popular["source"], popular["reason"]) == ("popular_in_scene", "no_history")
     assert [item["item_id"] for item in popular["items"]] == ["item-59", "item-58"]
     refused = client.post("/v1/recommendations", json={"scene": "attic"})
     assert refused.status_code == 422
     assert refused.json()["errors"] == [{"field": "scene", "message": "must be one of: home, cart"}]
+
+
+def test_a_profile_is_put_read_replaced_and_forgotten(
+    make_client: MakeClient, scene_bundle: Bundle
+) -> None:
+    client = make_client(bundle=scene_bundle.path, engine="torch")
+    assert client.get("/v1/users/ann/profile").json() == {"user_id": "ann", "profile": {}}
+    client.post("/v1/events", json=[event(n) for n in (1, 2)])
+
+    def put(**profile: str) -> None:
+        answer = client.put("/v1/users/ann/profile", json={"profile": profile})
+        assert answer.json() == {"user_id": "ann", "profile": profile}
+        assert client.get("/v1/users/ann/profile").json() == answer.json()
+
+    def items(**body: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = recommend(client, scene="home", **body)["items"]
+        return found
+
+    unknown = items(user_id="ann")
+    put(age="old")
+    old = items(user_id="ann")
+    assert old == items(history=["item-1", "item-2"], profile={"age": "old"}) != unknown
+    # It joins a history that is sent, and what is sent of it wins.
+    assert items(user_id="ann", history=["item-1", "item-2"]) == old
+    young = items(user_id="ann", profile={"age": "young"})
+    assert young == items(history=["item-1", "item-2"], profile={"age": "young"}) != old
+    put(age="young")
+    assert items(user_id="ann") == young
+    put()
+    assert items(user_id="ann") == unknown
+    put(age="old")
+    assert client.delete("/v1/users/ann").status_code == 204
+    assert client.get("/v1/users/ann/profile").json() == {"user_id": "ann", "profile": {}}
+
+
+def test_what_is_clicked_in_a_scene_gets_popular_there(
+    make_client: MakeClient, scene_bundle: Bundle
+) -> None:
+    client = make_client(
+        bundle=scene_bundle.path, popular_refresh_ms=10, popular_weights={"impression": 0}
+    )
+    now = datetime.now(UTC).isoformat()
+    batch = [
+        event(1, timestamp=now, item_id="item-7", scene="home"),
+        event(2, timestamp=now, item_id="item-7", scene="home"),
+        event(3, timestamp=now, item_id="item-8", scene="home"),
+        event(4, timestamp=now, item_id="item-9"),
+        event(5, timestamp=now, item_id="item-9", scene="a scene of tomorrow"),
+        event(6, timestamp=now, item_id="item-9", scene="cart"),
+        event(7, timestamp=now, item_id="not in the bundle", scene="home"),
+        *(event(8 + n, timestamp=now, item_id="item-5", type="impression") for n in range(9)),
+    ]
+    for _ in range(3):  # only what is new counts
+        assert client.post("/v1/events", json=batch).status_code == 200
+    popularity = client.app_state["service"].popularity
+    end = time.monotonic() + 10
+    while not popularity.top("home"):
+        assert time.monotonic() < end
+    assert dict(popularity.top(None)) == pytest.approx(
+        {"item-7": 2, "item-8": 1, "item-9": 3, "not in the bundle": 1}, rel=1e-3
+    )
+    home = recommend(client, scene="home", k=4)
+    assert [item["item_id"] for item in home["items"]] == ["item-7", "item-8", "item-59", "item-58"]
+    cart = recommend(client, scene="cart", k=2)
+    assert [item["item_id"] for item in cart["items"]] == ["item-9", "item-0"]
+    overall = recommend(client, k=3)
+    assert [item["item_id"] for item in overall["items"]] == ["item-9", "item-7", "item-8"]
+    assert {item["source"] for item in home["items"]} == {"popular_in_scene"}
+    assert {item["source"] for item in overall["items"]} == {"popular"}
 
 
 def test_an_engine_that_fails_falls_back(client: TestClient) -> None:
@@ -249,6 +322,7 @@ def test_documentation(client: TestClient) -> None:
         "/v1/items/{item_id}/describe",
         "/v1/events",
         "/v1/users/{user_id}/history",
+        "/v1/users/{user_id}/profile",
         "/v1/users/{user_id}",
         "/v1/items/{item_id}",
         "/livez",

@@ -9,7 +9,8 @@ from model_store.bundle import Bundle
 from service.eligibility.policy import Policy, Seen
 from service.engine import Engine, create_engine
 from service.history import Event, History, connect
-from service.recommender import Answer, Ask, Recommender
+from service.answer import Answer, Ask
+from service.recommender import Recommender
 from tests.service.conftest import PATIENT_MS
 
 BOUGHT = ["item-1", "item-2"]

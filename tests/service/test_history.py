@@ -4,10 +4,8 @@ import asyncio
 import os
 import random
 import signal
-import socket
-import subprocess
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -16,13 +14,11 @@ import redis.exceptions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis, RedisCluster
-from redis.backoff import ConstantBackoff
 from redis.crc import key_slot
-from redis.retry import Retry
 
 from service.errors import HistoryUnavailable, InvalidInput
-from service.history import Event, History, connect, keys
-from service.redis_server import EmbeddedRedis, find_binary
+from service.history import Event, History, Known, connect, keys
+from service.redis_server import EmbeddedRedis
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 LIMIT = 5
@@ -64,7 +60,7 @@ def model(events: Iterable[Event], limit: int) -> dict[str, list[Event]]:
 
 
 async def contents(history: History, users: Iterable[str]) -> dict[str, list[Event]]:
-    return {user: found for user in sorted(users) if (found := await history.read(user))}
+    return {user: found for user in sorted(users) if (found := (await history.read(user)).events)}
 
 
 # Text as rude as JSON lets through (a lone surrogate is no UTF-8); few instants, so that they tie.
@@ -119,7 +115,7 @@ async def test_any_delivery_of_the_same_events_gives_the_same_history(
 
 @EXAMPLES
 @given(data=st.data())
-async def test_the_number_of_new_events_is_what_a_batch_added(
+async def test_the_new_events_are_what_a_batch_added(
     client: Redis, history: History, data: st.DataObject
 ) -> None:
     await client.flushall()
@@ -129,7 +125,10 @@ async def test_the_number_of_new_events_is_what_a_batch_added(
         after = model([*(one for found in kept.values() for one in found), *batch], LIMIT)
         before = {(user, one.event_id) for user, found in kept.items() for one in found}
         new = {(user, one.event_id) for user, found in after.items() for one in found} - before
-        assert await history.append(batch) == len(new)
+        positions = await history.append(batch)
+        assert positions == sorted(positions)
+        assert {(batch[i].user_id, batch[i].event_id) for i in positions} == new
+        assert len(positions) == len(new)
         kept = after
 
 
@@ -148,36 +147,36 @@ async def test_writers_that_race_count_each_event_once(client: Redis) -> None:
     history = History(client, limit=1000)
     batch = [event(number) for number in range(50)]
     counts = await asyncio.gather(*(history.append(batch) for _ in range(20)))
-    assert sum(counts) == 50
+    assert sorted(position for new in counts for position in new) == list(range(50))
 
 
 async def test_the_first_event_of_an_id_wins(history: History) -> None:
     first, second = event(1), event(1, at=NOON + timedelta(days=1), item="other")
-    assert await history.append([first, second]) == 1
-    assert await history.append([second]) == 0
-    assert await history.read("u") == [first]
+    assert len(await history.append([first, second])) == 1
+    assert len(await history.append([second])) == 0
+    assert (await history.read("u")).events == [first]
 
 
 async def test_an_event_older_than_a_full_history_is_dropped(history: History) -> None:
     full = [event(number) for number in range(10, 10 + LIMIT)]
     await history.append(full)
-    assert await history.append([event(1)]) == 0
-    assert await history.append([event(1)]) == 0
-    assert await history.read("u") == full
+    assert len(await history.append([event(1)])) == 0
+    assert len(await history.append([event(1)])) == 0
+    assert (await history.read("u")).events == full
 
 
 async def test_a_late_event_takes_its_place(history: History) -> None:
     await history.append([event(1), event(3)])
-    assert await history.append([event(2)]) == 1
-    assert await history.read("u") == [event(1), event(2), event(3)]
+    assert len(await history.append([event(2)])) == 1
+    assert (await history.read("u")).events == [event(1), event(2), event(3)]
 
 
 async def test_a_smaller_limit_holds_at_once(client: Redis, history: History) -> None:
     await history.append([event(number) for number in range(LIMIT)])
     smaller = History(client, limit=2)
-    assert await smaller.read("u") == [event(3), event(4)]
+    assert (await smaller.read("u")).events == [event(3), event(4)]
     await smaller.append([event(5)])
-    assert await history.read("u") == [event(4), event(5)]
+    assert (await history.read("u")).events == [event(4), event(5)]
 
 
 @pytest.mark.parametrize("instant", [datetime(1686, 1, 1, 0, 0, 0, 1), datetime(2254, 12, 31, 23)])
@@ -186,7 +185,7 @@ async def test_neighbouring_microseconds_stay_apart(history: History, instant: d
     # Ids run against time, so equal scores would come out in the wrong order.
     events = [event(9 - n, at=start + timedelta(microseconds=n)) for n in range(8)]
     await history.append(events)
-    assert await history.read("u") == events[-LIMIT:]
+    assert (await history.read("u")).events == events[-LIMIT:]
 
 
 @pytest.mark.parametrize(
@@ -197,15 +196,15 @@ async def test_timestamps_that_cannot_be_kept_are_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=r"events\.1\.timestamp"):
         await history.append([event(1), event(2, at=instant)])
-    assert await history.read("u") == []
+    assert (await history.read("u")).events == []
 
 
 async def test_a_client_that_decodes_works_too(redis_url: str) -> None:
     async with Redis.from_url(redis_url, decode_responses=True) as client:
         history = History(client)
         one = Event("é1", "ü", "中", "view", NOON)
-        assert await history.append([one]) == 1
-        assert await history.read("ü") == [one]
+        assert len(await history.append([one])) == 1
+        assert (await history.read("ü")).events == [one]
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
@@ -221,9 +220,8 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 
 @given(text)
 def test_the_keys_of_a_user_share_a_cluster_slot(user: str) -> None:
-    first, second = keys(user)
-    assert first != second
-    assert key_slot(first.encode()) == key_slot(second.encode())
+    assert len({*keys(user)}) == 3
+    assert len({key_slot(key.encode()) for key in keys(user)}) == 1
 
 
 RUDE = ["}", "}a", "{", "{}", "{}a", "a}b", "a b", "a\nb", "a\0b", "中", "%7D", "%"]
@@ -231,10 +229,9 @@ RUDE = ["}", "}a", "{", "{}", "{}a", "a}b", "a b", "a\nb", "a\0b", "中", "%7D",
 
 @pytest.mark.parametrize("user", RUDE)
 async def test_rude_user_ids(history: History, user: str) -> None:
-    first, second = keys(user)
-    assert key_slot(first.encode()) == key_slot(second.encode())
+    assert len({key_slot(key.encode()) for key in keys(user)}) == 1
     await history.append([event(1, user=user)])
-    assert await history.read(user) == [event(1, user=user)]
+    assert (await history.read(user)).events == [event(1, user=user)]
 
 
 @given(st.lists(st.text("{}%7Da:", max_size=8), min_size=2, max_size=2, unique=True))
@@ -248,26 +245,6 @@ def test_users_spread_over_slots_whatever_their_ids_begin_with() -> None:
         assert len(slots) > 90
 
 
-@pytest.fixture
-def cluster_url(tmp_path: Path) -> Iterator[str]:
-    """A cluster of one node: it refuses commands whose keys lie in several slots, as any does."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        # The node also listens on this port + 10000.
-        port = probe.getsockname()[1] % 20_000 + 20_000
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--save", ""]
-    server = subprocess.Popen([find_binary(), *options], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    url = f"redis://127.0.0.1:{port}"
-    try:
-        with redis.Redis.from_url(url, retry=Retry(ConstantBackoff(0.02), 200)) as node:
-            node.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
-            while "cluster_state:ok" not in str(node.execute_command("CLUSTER", "INFO")):
-                time.sleep(0.02)
-        yield url
-    finally:
-        server.kill()
-        server.wait()
-
-
 @pytest.mark.parametrize("kind", [Redis, RedisCluster])
 async def test_it_works_on_a_cluster(
     cluster_url: str, kind: "type[Redis] | type[RedisCluster]"
@@ -275,8 +252,10 @@ async def test_it_works_on_a_cluster(
     async with kind.from_url(cluster_url) as client:
         history = History(client)
         batch = [event(number, user=user) for number, user in enumerate(RUDE)]
-        assert await history.append(batch) == len(RUDE)
-        assert [await history.read(user) for user in RUDE] == [[one] for one in batch]
+        assert len(await history.append(batch)) == len(RUDE)
+        assert [(await history.read(user)).events for user in RUDE] == [[one] for one in batch]
+        await history.put_profile("}", {"age": "old"})
+        assert (await history.read("}")).profile == {"age": "old"}
         assert [await history.forget(user) for user in RUDE] == [True] * len(RUDE)
         assert await history.ping() is True
 
@@ -287,6 +266,7 @@ async def test_it_works_on_a_cluster(
 async def test_every_append_renews_the_time_to_live(client: Redis) -> None:
     history = History(client, ttl=timedelta(hours=1))
     await history.append([event(1)])
+    await history.put_profile("u", {"age": "old"})
     for key in keys("u"):
         assert 3_590_000 < await client.pttl(key) <= 3_600_000
         await client.expire(key, 10)
@@ -299,22 +279,27 @@ async def test_a_history_expires(client: Redis) -> None:
     history = History(client, ttl=timedelta(milliseconds=30))
     await history.append([event(1)])
     await asyncio.sleep(0.1)
-    assert await history.read("u") == []
+    assert (await history.read("u")).events == []
     assert await client.exists(*keys("u")) == 0
-    assert await history.append([event(1)]) == 1
+    assert len(await history.append([event(1)])) == 1
 
 
 async def test_without_a_time_to_live_a_history_stays(client: Redis, history: History) -> None:
     await history.append([event(1)])
+    await history.put_profile("u", {"age": "old"})
     await History(client, ttl=None).append([event(2)])
-    assert [await client.ttl(key) for key in keys("u")] == [-1, -1]
+    assert [await client.ttl(key) for key in keys("u")] == [-1, -1, -1]
+    await History(client, ttl=None).put_profile("v", {"age": "old"})
+    assert await client.ttl(keys("v").profile) == -1
 
 
 async def test_forget_leaves_nothing(client: Redis, history: History) -> None:
     await history.append([event(1), event(1, user="other")])
+    for user in ("u", "other"):
+        await history.put_profile(user, {"age": "old"})
     assert await history.forget("u") is True
     assert await history.forget("u") is False
-    assert await history.read("u") == []
+    assert await history.read("u") == Known([], {})
     assert set(await client.keys()) == {key.encode() for key in keys("other")}
 
 
@@ -325,7 +310,31 @@ async def test_losing_one_key_of_the_pair_heals(client: Redis, history: History,
     await client.delete(keys("u")[lost])
     await history.append([event(LIMIT)])
     survivors = range(LIMIT, LIMIT + 1) if lost == 0 else range(1, LIMIT + 1)
-    assert await history.read("u") == [event(number) for number in survivors]
+    assert (await history.read("u")).events == [event(number) for number in survivors]
+
+
+# Profiles
+
+
+async def test_a_profile_is_kept_replaced_and_removed_beside_the_history(history: History) -> None:
+    assert (await history.read("u")).profile == {}
+    await history.put_profile("u", {"age": "old", "性别": "女", "": ""})
+    await history.append([event(1)])
+    assert await history.read("u") == Known([event(1)], {"age": "old", "性别": "女", "": ""})
+    await history.put_profile("u", {"shoe": "43"})
+    assert await history.read("u") == Known([event(1)], {"shoe": "43"})
+    assert (await history.read("other")).profile == {}
+    await history.put_profile("u", {})
+    assert await history.read("u") == Known([event(1)], {})
+
+
+@pytest.mark.parametrize("value", ["not ours", "5", "[1]"])
+async def test_a_foreign_profile_is_unavailable(
+    client: Redis, history: History, value: str
+) -> None:
+    await client.set(keys("u").profile, value)
+    with pytest.raises(HistoryUnavailable):
+        await history.read("u")
 
 
 # Round trips
@@ -347,6 +356,8 @@ async def test_each_call_is_one_round_trip(client: Redis, history: History) -> N
         (lambda: history.append(batch), 1),
         (lambda: history.read("user-0"), 1),
         (lambda: history.forget("user-1"), 1),
+        (lambda: history.put_profile("user-1", {"age": "old"}), 1),
+        (lambda: history.put_profile("user-1", {}), 1),
         (lambda: history.append([]), 0),
     ):
         before = await round_trips(client)
@@ -359,9 +370,9 @@ async def test_a_server_that_forgot_the_scripts_learns_them(
 ) -> None:
     for number in range(3):
         await client.script_flush()
-        assert await history.append([event(number), event(number, user="v")]) == 2
+        assert len(await history.append([event(number), event(number, user="v")])) == 2
         await client.script_flush()
-        assert len(await history.read("u")) == number + 1
+        assert len((await history.read("u")).events) == number + 1
     await history.append([event(8)])
     calls = (await client.info("commandstats"))["cmdstat_eval"]["calls"]
     await history.append([event(9)])
@@ -373,8 +384,8 @@ async def test_a_large_batch_within_the_default_timeout(redis_url: str) -> None:
     async with connect(redis_url) as client:
         history = History(client)
         batch = [event(number, user=f"user-{number}") for number in range(1000)]
-        assert await history.append(batch) == 1000
-        assert await history.append([event(number) for number in range(1000)]) == 200
+        assert len(await history.append(batch)) == 1000
+        assert len(await history.append([event(number) for number in range(1000)])) == 200
 
 
 # Failure
@@ -390,6 +401,7 @@ async def assert_unavailable(history: History, within_s: float) -> None:
         lambda: history.append([event(1)]),
         lambda: history.read("u"),
         lambda: history.forget("u"),
+        lambda: history.put_profile("u", {"age": "old"}),
     ):
         start = time.monotonic()
         with pytest.raises(HistoryUnavailable) as failure:
@@ -409,7 +421,7 @@ async def test_a_stopped_server_is_noticed_and_its_return_too(own_server: Embedd
             await assert_unavailable(history, within_s=1)
             own_server.start()
             found = await asyncio.gather(*(history.read("u") for _ in range(8)))
-            assert {len(events) for events in found} == {8}
+            assert {len(known.events) for known in found} == {8}
             assert await history.ping() is True
 
 
@@ -420,8 +432,8 @@ async def test_a_restart_between_two_calls_goes_unnoticed(own_server: EmbeddedRe
             await history.append([event(1)])
             own_server.stop()
             own_server.start()
-            assert await history.append([event(2)]) == 1
-            assert await history.read("u") == [event(1), event(2)]
+            assert len(await history.append([event(2)])) == 1
+            assert (await history.read("u")).events == [event(1), event(2)]
 
 
 async def test_a_suspended_server_costs_no_more_than_the_timeout(
@@ -436,7 +448,7 @@ async def test_a_suspended_server_costs_no_more_than_the_timeout(
             await assert_unavailable(history, within_s=0.5)
             os.kill(own_server.pid, signal.SIGCONT)
             await asyncio.sleep(0.05)
-            assert await history.read("u") == [event(1)]
+            assert (await history.read("u")).events == [event(1)]
 
 
 async def test_callers_that_give_up_leave_the_pool_whole(redis_url: str) -> None:
@@ -449,7 +461,7 @@ async def test_callers_that_give_up_leave_the_pool_whole(redis_url: str) -> None
             user = f"u{number % 10}"
             try:
                 async with asyncio.timeout(chance.random() * 0.01):
-                    found = await history.read(user)
+                    found = (await history.read(user)).events
             except TimeoutError:
                 return
             assert [one.user_id for one in found] == [user]
@@ -457,7 +469,7 @@ async def test_callers_that_give_up_leave_the_pool_whole(redis_url: str) -> None
         for _ in range(10):
             await asyncio.gather(*(impatient(number) for number in range(30)))
         found = await asyncio.gather(*(history.read(f"u{n}") for n in range(10)))
-        assert [events[0].user_id for events in found] == [f"u{n}" for n in range(10)]
+        assert [known.events[0].user_id for known in found] == [f"u{n}" for n in range(10)]
 
 
 async def test_a_busy_pool_refuses_in_time(own_server: EmbeddedRedis) -> None:
@@ -484,7 +496,7 @@ async def test_a_server_without_memory_is_unavailable(client: Redis, history: Hi
         assert isinstance(failure.value.__cause__, redis.exceptions.ResponseError)
     finally:
         await client.config_set("maxmemory", "0")
-    assert await history.read("u") == [event(1)]
+    assert (await history.read("u")).events == [event(1)]
 
 
 async def test_a_read_only_replica_reads_and_does_not_write(own_server: EmbeddedRedis) -> None:
@@ -494,7 +506,7 @@ async def test_a_read_only_replica_reads_and_does_not_write(own_server: Embedded
             await history.append([event(1)])
             # Of a primary that is not there: it keeps what it has, and refuses writes.
             await client.replicaof("127.0.0.1", "1")
-            assert await history.read("u") == [event(1)]
+            assert (await history.read("u")).events == [event(1)]
             with pytest.raises(HistoryUnavailable) as failure:
                 await history.append([event(2)])
             assert isinstance(failure.value.__cause__, redis.exceptions.ResponseError)
@@ -520,4 +532,4 @@ async def test_one_users_broken_key_does_not_stop_the_others(
     await client.rpush(keys("u")[0], "x")
     with pytest.raises(HistoryUnavailable):
         await history.append([event(1), event(2, user="v")])
-    assert await history.read("v") == [event(2, user="v")]
+    assert (await history.read("v")).events == [event(2, user="v")]

@@ -15,7 +15,8 @@ from service.engine.fake import FakeEngine
 from service.errors import InvalidInput
 from service.history import Event, History, connect
 from service.prompt import PromptBuilder
-from service.recommender import Answer, Ask, Pick, Recommender
+from service.answer import Answer, Ask, Pick
+from service.recommender import Recommender
 from tests.service.conftest import PATIENT_MS, SCENE_TEMPLATE
 from tests.tiny import make_bundle, random_items
 
@@ -73,7 +74,7 @@ async def test_items_are_those_of_the_best_beams(
     tokens, _ = PromptBuilder(bundle).build([catalogue.row_of[item] for item in HISTORY])
     [beams] = engine.search_batch([Query(tokens, max(20, k))])
     expected = [
-        Pick(catalogue.item_ids[row], catalogue.titles[row], bundle.sids[row], beam.score)
+        Pick(catalogue.item_ids[row], catalogue.titles[row], bundle.sids[row], beam.score, "model")
         for beam in beams
         for row in sorted(
             beam.rows, key=lambda r: (-catalogue.popularity[r], catalogue.item_ids[r])

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from model_store.bundle import Bundle
 from service.engine.fake import FakeEngine
 from service.redis_server import EmbeddedRedis
 from tests.service.conftest import MakeClient
@@ -58,6 +59,11 @@ def refused(response: Any, status: int, *fields: str) -> dict[str, Any]:
         ({"profile": {str(n): "x" for n in range(33)}}, "profile"),
         ({"profile": []}, "profile"),
         ({"scene": ""}, "scene"),
+        ({"deadline_ms": 0}, "deadline_ms"),
+        ({"deadline_ms": -5}, "deadline_ms"),
+        ({"deadline_ms": 1.5}, "deadline_ms"),
+        ({"deadline_ms": "100"}, "deadline_ms"),
+        ({"deadline_ms": 600_001}, "deadline_ms"),
         ({"scene": "x" * 65}, "scene"),
         ({"exclude": "item-1"}, "exclude"),
         ({"exclude": ["item-1", 7]}, "exclude.1"),
@@ -98,6 +104,8 @@ def test_recommendations_that_cannot_be_used(client: TestClient, body: Any, fiel
         ([event(1, type="a b")], "events.0.type"),
         ([event(1, type="x" * 33)], "events.0.type"),
         ([event(1, colour="red")], "events.0.colour"),
+        ([event(1, scene="")], "events.0.scene"),
+        ([event(1, scene="x" * 65)], "events.0.scene"),
         ([event(1, timestamp="yesterday")], "events.0.timestamp"),
         ([event(1, timestamp=None)], "events.0.timestamp"),
         ([event(1, timestamp=float("nan"))], "events.0.timestamp"),
@@ -117,6 +125,56 @@ def test_events_that_cannot_be_used(client: TestClient, body: Any, field: str) -
     response = client.post("/v1/events", content=json.dumps(body), headers=JSON)
     refused(response, 422, *field.split("|"))
     assert client.get("/v1/users/ann/history").json()["events"] == []
+
+
+@pytest.mark.parametrize(
+    ("profile", "field", "reason"),
+    [
+        ({"shoe": "43"}, "shoe", "is no field of the bundle's profile; it knows: age"),
+        ({"age": "old", "Age": "old"}, "Age", "it knows: age"),
+        ({"age": "39"}, "age", "must be one of: young, old"),
+        ({"age": ""}, "age", "must be one of: young, old"),
+    ],
+)
+def test_profiles_that_the_bundle_does_not_know(
+    make_client: MakeClient, scene_bundle: Bundle, profile: dict[str, str], field: str, reason: str
+) -> None:
+    client = make_client(bundle=scene_bundle.path)
+    response = client.put("/v1/users/ann/profile", json={"profile": profile})
+    problem = refused(response, 422, f"profile.{field}")
+    assert reason in problem["detail"]
+    assert client.get("/v1/users/ann/profile").json()["profile"] == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "profile"),
+        ({"profile": None}, "profile"),
+        ({"profile": ["age"]}, "profile"),
+        ({"profile": {"age": 7}}, "profile.age"),
+        ({"profile": {"age": "x" * 257}}, "profile.age"),
+        ({"profile": {"x" * 65: "y"}}, "profile." + "x" * 65),
+        ({"profile": {str(n): "x" for n in range(33)}}, "profile"),
+        ({"profile": {}, "more": 1}, "more"),
+        # A bundle whose prompt has no place for any.
+        ({"profile": {"age": "old"}}, "profile.age"),
+    ],
+)
+def test_profiles_that_cannot_be_used(client: TestClient, body: Any, field: str) -> None:
+    refused(client.put("/v1/users/ann/profile", json=body), 422, field)
+    refused(client.put(f"/v1/users/{'x' * 129}/profile", json={"profile": {}}), 422, "user_id")
+    refused(client.get(f"/v1/users/{'x' * 129}/profile"), 422, "user_id")
+
+
+def test_an_unknown_scene_is_refused_where_it_is_asked_for(
+    make_client: MakeClient, scene_bundle: Bundle
+) -> None:
+    client = make_client(bundle=scene_bundle.path)
+    response = client.post("/v1/recommendations", json={"history": HISTORY, "scene": "attic"})
+    assert "must be one of: home, cart" in refused(response, 422, "scene")["detail"]
+    # Events outlive bundles: their scene may be one of tomorrow's.
+    assert client.post("/v1/events", json=[event(1, scene="attic")]).status_code == 200
 
 
 def test_events_of_the_future(make_client: MakeClient) -> None:
@@ -234,6 +292,7 @@ _fields = [
     "exclude",
     "exclude_seen",
     "filter",
+    "deadline_ms",
 ]
 _filter = st.recursive(
     _json,
@@ -246,7 +305,7 @@ _filter = st.recursive(
     ),
     max_leaves=8,
 )
-_event_fields = ["event_id", "user_id", "item_id", "type", "timestamp"]
+_event_fields = ["event_id", "user_id", "item_id", "type", "timestamp", "scene"]
 
 
 def _mutated(good: dict[str, Any], fields: list[str]) -> st.SearchStrategy[Any]:
@@ -316,6 +375,8 @@ def test_redis_stops_and_starts(make_client: MakeClient, tmp_path: Path) -> None
         client.post("/v1/events", json=[event(2)]),
         client.get("/v1/users/ann/history"),
         client.delete("/v1/users/ann"),
+        client.get("/v1/users/ann/profile"),
+        client.put("/v1/users/ann/profile", json={"profile": {}}),
     ):
         problem = refused(response, 503)
         assert problem["type"] == "urn:sidrec:problem:history-unavailable"

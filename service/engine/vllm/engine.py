@@ -176,8 +176,9 @@ class VllmEngine(Engine):
         """Those that may start now; waits for some while nothing else is to be done."""
         with self._changed:
             while not self._closing:
-                if any(task.future.cancelled() for task in self._waiting):
-                    self._waiting = deque(t for t in self._waiting if not t.future.cancelled())
+                gone = {id(task) for task in self._waiting if task.gone()}
+                if gone:
+                    self._waiting = deque(t for t in self._waiting if id(t) not in gone)
                 if self._waiting or self._texts or driver.rows:
                     queries = [t.query for t in islice(self._waiting, _LOOK_AHEAD)]
                     return [self._waiting.popleft() for _ in range(driver.admissible(queries))]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from service.engine.base import Beam, Query
 from service.engine.vllm.core import Prompt
+from service.errors import DeadlinePassed
 
 
 @dataclass(slots=True, eq=False)
@@ -14,6 +15,12 @@ class Task:
     query: Query
     future: Future[list[Beam]] = field(default_factory=Future)
     prompt: Prompt | None = None
+
+    def gone(self) -> bool:
+        """Whether nobody waits, or it is too late to start."""
+        if not self.future.done() and self.query.late:
+            self.finish(DeadlinePassed("the deadline passed while the query waited"))
+        return self.future.done()
 
     def finish(self, outcome: list[Beam] | BaseException) -> None:
         """Hands over the outcome; a caller that has gone, or has one already, is left alone."""

@@ -25,7 +25,8 @@ from service.eligibility.policy import Policy
 from service.engine import Engine, Query, create_engine
 from service.history import History, connect
 from service.prompt import PromptBuilder
-from service.recommender import Ask, Recommender
+from service.answer import Ask
+from service.recommender import Recommender
 from tests.engine.reference import assert_same, beams_of
 from tests.tiny import ARCHITECTURES, Item, make_bundle, random_items
 
