@@ -1,7 +1,7 @@
 """Queries of concurrent callers become batches, on one thread of the engine's own.
 
-The thread takes the oldest waiting query and with it those of the same beam width that fit the
-token budget, so batches grow by themselves while the model is busy and nobody waits for company.
+The thread takes the oldest waiting query and with it those of the same beam width and trie that
+fit the token budget, so batches grow by themselves while the model is busy and nobody waits for company.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class _Waiting:
 
 
 class BatchingEngine(Engine):
-    """An engine that implements `_run` for one batch of equal beam width, and gets the rest.
+    """An engine that implements `_run` for one batch of equal beam width and trie, and gets the rest.
 
     `batch_tokens` bounds the prompt tokens of one batch; a longer prompt runs alone.
     """
@@ -58,7 +58,8 @@ class BatchingEngine(Engine):
 
     @abstractmethod
     def _run(self, queries: Sequence[Query]) -> list[list[Beam]]:
-        """Beams of checked queries of one beam width; called by one thread at a time."""
+        """Beams of checked queries of one beam width and one trie; called by one thread at a
+        time."""
 
     def search_batch(self, queries: Sequence[Query]) -> list[list[Beam]]:
         for query in queries:
@@ -131,11 +132,13 @@ class BatchingEngine(Engine):
     def _members(self, queries: Sequence[Query]) -> list[int]:
         """The first query, and those behind it that may share its batch."""
         members, budget = [0], self._batch_tokens - len(queries[0].prompt_token_ids)
+        trie = self.trie_of(queries[0])
         for i, query in enumerate(queries[1:], start=1):
             if budget <= 0:
                 break
             tokens = len(query.prompt_token_ids)
-            if query.beam_width == queries[0].beam_width and tokens <= budget:
+            alike = query.beam_width == queries[0].beam_width and self.trie_of(query) is trie
+            if alike and tokens <= budget:
                 members.append(i)
                 budget -= tokens
         return members
