@@ -1,7 +1,8 @@
 """Queries of concurrent callers become batches, on one thread of the engine's own.
 
 The thread takes the oldest waiting query and with it those of the same beam width and trie that
-fit the token budget, so batches grow by themselves while the model is busy and nobody waits for company.
+fit the token budget, so batches grow by themselves while the model is busy and nobody waits for
+company.
 """
 
 import asyncio
@@ -39,7 +40,8 @@ class _Waiting:
 
 
 class BatchingEngine(Engine):
-    """An engine that implements `_run` for one batch of equal beam width and trie, and gets the rest.
+    """An engine that implements `_run` for one batch of equal beam width and trie, and gets the
+    rest.
 
     `batch_tokens` bounds the prompt tokens of one batch; a longer prompt runs alone.
     """
