@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from model_store.bundle import Bundle
+from service.eligibility.policy import Policy
 from service.engine import Engine, create_engine
 from service.history import History
 from service.recommender import Recommender
@@ -45,8 +46,21 @@ async def load_model(settings: Settings, history: History) -> InService:
         partial(create_engine, settings.engine, bundle, **settings.engine_options)
     )
     try:
+        policy = Policy(
+            settings.exclude_seen,
+            settings.purchase_types,
+            settings.rules,
+            settings.filter_cache_mb << 20,
+        )
         recommender = await asyncio.to_thread(
-            partial(Recommender, bundle, engine, history, beam_width=settings.beam_width)
+            partial(
+                Recommender,
+                bundle,
+                engine,
+                history,
+                beam_width=settings.beam_width,
+                policy=policy,
+            )
         )
         await recommender.warm_up()
     except BaseException:

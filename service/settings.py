@@ -9,6 +9,9 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.eligibility.filter import Filter
+from service.eligibility.policy import Seen
+
 MAX_BEAM_WIDTH = 512
 
 _PREFIX = "SIDREC_"
@@ -29,7 +32,14 @@ def _json_object(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
+def _comma_separated(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+EventType = Annotated[str, Field(min_length=1, max_length=32)]
+EventTypes = Annotated[tuple[EventType, ...], NoDecode, BeforeValidator(_comma_separated)]
 JsonObject = Annotated[dict[str, Any], NoDecode, BeforeValidator(_json_object)]
+Rules = Annotated[Filter, NoDecode, BeforeValidator(_json_object)]
 
 
 class Settings(BaseSettings):
@@ -68,6 +78,22 @@ class Settings(BaseSettings):
     history_limit: int = Field(200, ge=1, description="Events kept of a user, the latest ones")
     history_ttl_days: int = Field(
         90, ge=0, description="Days after a user's last event until all are forgotten; 0: never"
+    )
+    exclude_seen: Seen = Field(
+        "purchased",
+        description="What of a user's past an answer leaves out where the request does not say:"
+        " nothing, purchased or history",
+    )
+    purchase_types: EventTypes = Field(
+        ("purchase",), description="Types of events that count as purchased, comma-separated"
+    )
+    rules: Rules | None = Field(
+        None,
+        description="A filter that every item of every answer satisfies, such as"
+        ' {"stock": {"gt": 0}}',
+    )
+    filter_cache_mb: int = Field(
+        64, ge=1, description="Memory for compiled filters: 4 bytes an item and filter"
     )
     max_in_flight: int = Field(
         512, ge=1, description="Recommendations worked on at once; more are refused with 503"
@@ -125,7 +151,9 @@ def _line(details: ErrorDetails, options: Mapping[str, Any]) -> str:
     key = f"--{name}" if name in options else f"{_PREFIX}{name.upper()}"
     secret = Settings.model_fields[name].annotation == SecretStr | None
     value = "…" if secret else repr(details["input"])
-    return f"{key}={value}: {details['msg'].removeprefix('Value error, ')}"
+    within = ".".join(map(str, details["loc"][1:]))
+    message = details["msg"].removeprefix("Value error, ")
+    return f"{key}={value}: {within}: {message}" if within else f"{key}={value}: {message}"
 
 
 def _shown(default: object) -> str:
@@ -133,4 +161,6 @@ def _shown(default: object) -> str:
         return ""
     if isinstance(default, Path) and default.is_relative_to(_PACKAGES):
         default = default.relative_to(_PACKAGES)
+    if isinstance(default, tuple):
+        default = ",".join(default)
     return f"`{json.dumps(default) if isinstance(default, dict) else default}`"

@@ -7,6 +7,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, mo
 
 from model_store.bundle import Bundle
 from service import history
+from service.eligibility.filter import Filter
+from service.eligibility.policy import Seen
 from service.recommender import Answer, Ask, Reason, Source
 from service.settings import MAX_BEAM_WIDTH
 
@@ -14,6 +16,7 @@ UserId = Annotated[str, Field(min_length=1, max_length=128)]
 ItemId = Annotated[str, Field(min_length=1, max_length=256)]
 EventId = Annotated[str, Field(min_length=1, max_length=256)]
 ProfileName = Annotated[str, Field(min_length=1, max_length=64)]
+MAX_EXCLUDED = 1000
 ProfileValue = Annotated[str, Field(max_length=256)]
 
 
@@ -42,6 +45,15 @@ class RecommendationRequest(_Request):
     beam_width: Annotated[StrictInt, Field(ge=1, le=MAX_BEAM_WIDTH)] | None = Field(
         None, description="SIDs kept at each step of the search, at least k"
     )
+    exclude: list[ItemId] = Field(
+        [], max_length=MAX_EXCLUDED, description="item ids that the answer must not contain"
+    )
+    exclude_seen: Seen | None = Field(
+        None,
+        description="which items of the user's past it must not contain, stored ones included:"
+        " those bought, or all; by default what the deployment says",
+    )
+    filter: Filter | None = Field(None, description="what the attributes of each item must be")
 
     def ask(self) -> Ask:
         return Ask(
@@ -51,6 +63,9 @@ class RecommendationRequest(_Request):
             profile=self.profile or {},
             scene=self.scene,
             beam_width=self.beam_width,
+            exclude=self.exclude,
+            exclude_seen=self.exclude_seen,
+            filter=self.filter,
         )
 
 
@@ -78,6 +93,14 @@ class Recommendations(BaseModel):
     items: list[RecommendedItem]
     history_used: int = Field(description="history items in the prompt")
     unknown_items: int = Field(description="history items that the bundle does not know")
+    eligible_items: int = Field(
+        description="items that the answer could have contained; it has fewer than k items"
+        " only where this is fewer"
+    )
+    seen_items: int | None = Field(
+        description="items left out because the user has seen them; null where the stored"
+        " history could not be read, so that some may be in the answer"
+    )
     timing_ms: dict[str, float] = Field(description="milliseconds per stage, and in total")
 
     @classmethod
@@ -100,6 +123,8 @@ class Recommendations(BaseModel):
             ],
             history_used=answer.history_used,
             unknown_items=answer.unknown_items,
+            eligible_items=answer.eligible_items,
+            seen_items=answer.seen_items,
             timing_ms=answer.timing_ms,
         )
 

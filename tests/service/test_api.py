@@ -40,13 +40,22 @@ def test_a_recommendation(client: TestClient, bundle: Bundle) -> None:
         "items",
         "history_used",
         "unknown_items",
+        "eligible_items",
+        "seen_items",
         "timing_ms",
     ]
     assert answer["user_id"] == "ann"
     assert answer["bundle"] == {"name": "tiny", "version": 1}
     assert (answer["source"], answer["reason"]) == ("model", None)
     assert (answer["history_used"], answer["unknown_items"]) == (3, 1)
-    assert set(answer["timing_ms"]) == {"history", "prompt", "search", "items", "total"}
+    assert set(answer["timing_ms"]) == {
+        "history",
+        "eligibility",
+        "prompt",
+        "search",
+        "items",
+        "total",
+    }
     assert [item["rank"] for item in answer["items"]] == [1, 2, 3, 4, 5]
     for item in answer["items"]:
         row = bundle.catalogue.row_of[item["item_id"]]

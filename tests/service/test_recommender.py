@@ -87,7 +87,14 @@ async def test_items_are_those_of_the_best_beams(
     assert len(set(item_ids(answer))) == k
     assert (answer.source, answer.reason, answer.stored) == ("model", None, None)
     assert (answer.history_used, answer.unknown_items) == (3, 0)
-    assert list(answer.timing_ms) == ["history", "prompt", "search", "items", "total"]
+    assert list(answer.timing_ms) == [
+        "history",
+        "eligibility",
+        "prompt",
+        "search",
+        "items",
+        "total",
+    ]
     stages = sum(ms for stage, ms in answer.timing_ms.items() if stage != "total")
     assert stages == pytest.approx(answer.timing_ms["total"], abs=0.01)
 
@@ -135,9 +142,11 @@ async def test_the_stored_history_is_read_and_that_of_the_request_wins(
     assert stored.stored == "hit"
     assert (stored.source, stored.history_used) == ("model", 3)
     assert stored.picks == same.picks
-    assert other.stored is None
+    assert other.stored == "hit"  # for what has been seen
     assert other.history_used == 1
     assert other.picks != stored.picks
+    unread = Ask(k=5, user_id="ann", history=["item-9"], exclude_seen="nothing")
+    assert (await recommender.recommend(unread)).stored is None
 
 
 @pytest.mark.parametrize(
@@ -145,7 +154,7 @@ async def test_the_stored_history_is_read_and_that_of_the_request_wins(
     [
         (Ask(k=5), None, 0),
         (Ask(k=5, user_id="nobody"), "miss", 0),
-        (Ask(k=5, user_id="nobody", history=[]), None, 0),
+        (Ask(k=5, user_id="nobody", history=[]), "miss", 0),
         (Ask(k=5, history=["gone", "\0"]), None, 2),
     ],
 )
@@ -176,7 +185,7 @@ async def test_a_history_that_is_away(bundle: Bundle, fake: FakeEngine, away: Hi
     assert (answer.source, answer.reason) == ("popular", "history_unavailable")
     assert answer.stored == "unavailable"
     assert len(answer.picks) == 5
-    assert list(answer.timing_ms) == ["history", "items", "total"]
+    assert list(answer.timing_ms) == ["history", "eligibility", "items", "total"]
     carried = await recommender.recommend(Ask(k=5, user_id="ann", history=HISTORY))
     assert carried.source == "model"
 
@@ -192,7 +201,14 @@ async def test_an_engine_that_fails_and_one_that_has_stopped(
     assert (line["event"], line["log_level"]) == ("fallback", "warning")
     assert (line["reason"], "told to fail" in line["error"]) == ("engine_error", True)
     assert (answer.source, answer.reason, answer.history_used) == ("popular", "engine_error", 0)
-    assert list(answer.timing_ms) == ["history", "prompt", "search", "items", "total"]
+    assert list(answer.timing_ms) == [
+        "history",
+        "eligibility",
+        "prompt",
+        "search",
+        "items",
+        "total",
+    ]
     fake.close()
     answer = await recommender.recommend(Ask(k=5, history=HISTORY))
     assert (answer.source, answer.reason) == ("popular", "engine_dead")
