@@ -72,7 +72,7 @@ class Edition(Catalogue):
         return edition
 
     @cached_property
-    def table(self) -> pa.Table:  # type: ignore[override]
+    def table(self) -> pa.Table:
         """Made when it is first asked for."""
         return self._versions.take(pa.array(self.lines))
 
@@ -103,7 +103,8 @@ class Edition(Catalogue):
         sids:  their SIDs, as text and as codes (items, depth)
         gone:  ids of items to be removed; unknown ones change nothing
 
-        `codes` of the result is the very array of this one unless rows moved.
+        `codes` of the result is the very array of this one unless rows moved, and so is `lines`
+        unless there are new versions.
         """
         lines, counts = self.ledger.write(table, sids), counts_of(table, self._counts)
         places = [self.row_of.get(item_id) for item_id in table.column("item_id").to_pylist()]
@@ -115,8 +116,10 @@ class Edition(Catalogue):
         at = np.array([row for row, may in zip(places, stays, strict=True) if may], np.int64)
         moved = [row for row, may in zip(places, stays, strict=True) if row is not None and not may]
         removed = [row for item_id in gone if (row := self.row_of.get(item_id)) is not None]
-        draft = _Draft(self.lines.copy(), self.codes, {**self._counts})
-        draft.lines[at] = lines[stays]
+        draft = _Draft(self.lines, self.codes, {**self._counts})
+        if len(at):
+            draft.lines = self.lines.copy()
+            draft.lines[at] = lines[stays]
         recounted = draft.recount(at, {scene: count[stays] for scene, count in counts.items()})
         unlisted = np.union1d(self.unlisted, np.array([*moved, *removed], np.int64))
         leave = np.zeros(len(self), bool)  # the orders of popularity

@@ -92,7 +92,8 @@ class ByRow(Sequence[T]):
     def __getitem__(self, row: int | slice) -> T | list[T]:
         if isinstance(row, slice):
             return [self._values[line] for line in self._lines[row].tolist()]
-        return self._values[self._lines[row]]
+        value: T = self._values[self._lines[row]]
+        return value
 
     def __iter__(self) -> Iterator[T]:
         return iter(self[:])

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TypedDict
 
 from fastapi import FastAPI
+from redis.asyncio import Redis
 from starlette.middleware import Middleware
 
 from service.api import health, items, recommendations, users
@@ -41,8 +42,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
-            history = await _start_history(settings, stack)
-            holder = Holder(await load_model(settings, history))
+            client = await _connect(settings, stack)
+            history = _history(client, settings)
+            holder = Holder(await load_model(settings, history, client))
             stack.push_async_callback(holder.close)
             bundle = holder.current.bundle
             metrics.bundle(bundle.name, bundle.version, settings.engine)
@@ -66,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _start_history(settings: Settings, stack: AsyncExitStack) -> History:
+async def _connect(settings: Settings, stack: AsyncExitStack) -> Redis:
     """Connects to the Redis of the settings, or to a private one that ends with `stack`."""
     if settings.redis_url is not None:
         url = settings.redis_url.get_secret_value()
@@ -78,6 +80,10 @@ async def _start_history(settings: Settings, stack: AsyncExitStack) -> History:
     timeout = settings.redis_timeout_ms
     client = connect(url, timeout_ms=timeout, connect_timeout_ms=timeout)
     stack.push_async_callback(client.aclose)
+    return client
+
+
+def _history(client: Redis, settings: Settings) -> History:
     days = settings.history_ttl_days
     ttl = timedelta(days=days) if days else None
     return History(client, limit=settings.history_limit, ttl=ttl)

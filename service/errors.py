@@ -4,6 +4,7 @@ SidrecError
 ├── InvalidInput          a value that the caller sent cannot be used; names the field
 ├── NotFound              the thing named does not exist
 ├── HistoryUnavailable    the history store (Redis) does not answer
+├── CatalogueUnavailable  the store of the catalogue's changes (Redis) does not answer
 ├── Overloaded            more work than this process admits
 └── EngineError           the engine could not answer this query
     └── EngineDead        the engine will not answer any query again
@@ -32,6 +33,10 @@ class NotFound(SidrecError):
 
 class HistoryUnavailable(SidrecError):
     """The history store does not answer; nothing was acknowledged."""
+
+
+class CatalogueUnavailable(SidrecError):
+    """The store of the catalogue's changes does not answer; nothing was acknowledged."""
 
 
 class Overloaded(SidrecError):

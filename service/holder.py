@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from redis.asyncio import Redis
 
 from model_store.bundle import Bundle
+from service.catalogue.changes import Changes
+from service.catalogue.live import LiveCatalogue
 from service.eligibility.policy import Policy
 from service.engine import Engine, create_engine
 from service.history import History
@@ -21,6 +24,7 @@ class InService:
     bundle: Bundle
     engine: Engine
     recommender: Recommender
+    catalogue: LiveCatalogue
 
 
 @dataclass(slots=True)
@@ -31,11 +35,13 @@ class Holder:
 
     async def close(self) -> None:
         """Frees what is in service at that moment."""
+        await self.current.catalogue.close()
         await asyncio.to_thread(self.current.engine.close)
 
 
-async def load_model(settings: Settings, history: History) -> InService:
-    """Loads the bundle that the settings name, off the event loop, and asks its engine once.
+async def load_model(settings: Settings, history: History, client: Redis) -> InService:
+    """Loads the bundle that the settings name, off the event loop, and asks its engine once. The
+    changes to its catalogue are in `client`.
 
     Raises `BundleError` and `EngineError`, and then leaves nothing running.
     """
@@ -52,18 +58,25 @@ async def load_model(settings: Settings, history: History) -> InService:
             settings.rules,
             settings.filter_cache_mb << 20,
         )
-        recommender = await asyncio.to_thread(
-            partial(
-                Recommender,
-                bundle,
-                engine,
-                history,
-                beam_width=settings.beam_width,
-                policy=policy,
-            )
+        changes = Changes(client, settings.catalogue, f"{bundle.name}/{bundle.version}")
+        catalogue = await LiveCatalogue.open(
+            bundle, engine, policy, changes, poll_s=settings.catalogue_poll_ms / 1000
         )
-        await recommender.warm_up()
     except BaseException:
         await asyncio.to_thread(engine.close)
         raise
-    return InService(bundle, engine, recommender)
+    recommender = Recommender(
+        bundle,
+        engine,
+        history,
+        beam_width=settings.beam_width,
+        policy=policy,
+        catalogue=lambda: catalogue.current,
+    )
+    in_service = InService(bundle, engine, recommender, catalogue)
+    try:
+        await recommender.warm_up()
+    except BaseException:
+        await Holder(in_service).close()
+        raise
+    return in_service

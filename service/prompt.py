@@ -26,13 +26,18 @@ class PromptBuilder:
     def build(
         self, rows: Sequence[int], profile: Profile | None = None, scene: str | None = None
     ) -> tuple[list[int], int]:
-        """Token ids, and how many of the catalogue `rows` (oldest first) they speak of.
+        """The same as `build_from`, of rows of the bundle's catalogue."""
+        return self.build_from([self._sids[row] for row in rows], profile, scene)
 
-        The oldest rows fall off until the rest fits. Raises `InvalidInput` where not even an empty
+    def build_from(
+        self, sids: Sequence[str], profile: Profile | None = None, scene: str | None = None
+    ) -> tuple[list[int], int]:
+        """Token ids, and how many of the `sids` (oldest first) they speak of.
+
+        The oldest ones fall off until the rest fits. Raises `InvalidInput` where not even an empty
         history fits.
         """
         before, after = self._template.around(profile, scene)
-        sids = [self._sids[row] for row in rows]
 
         def encode(count: int) -> list[int]:
             history = self._template.separator.join(sids[len(sids) - count :])

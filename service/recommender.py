@@ -2,7 +2,8 @@
 
 1. The scene is checked against those that the bundle knows.
 2. The history comes from the request, else from Redis.
-3. Item ids become catalogue rows; those that the bundle does not know are dropped and counted.
+3. The catalogue is the one of this moment, to the end of the request. Item ids become its SIDs
+   and rows; those that it never knew are dropped and counted.
 4. The deployment's rules, the request's filter and exclusions, and what the user has seen become
    an eligibility over rows.
 5. The prompt builder renders profile, scene and history within the model's length.
@@ -13,7 +14,7 @@
    scene, equally eligible, and says why.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
@@ -23,9 +24,10 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from model_store.bundle import Bundle
+from model_store.edition import Edition
 from model_store.sid import Eligibility
+from service.catalogue.snapshot import Snapshot
 from service.eligibility.filter import Filter
-from service.eligibility.filters import Filters
 from service.eligibility.policy import Policy, Seen
 from service.engine import Beam, Engine, Query
 from service.errors import EngineDead, EngineError, HistoryUnavailable, InvalidInput
@@ -100,7 +102,8 @@ class Answer:
 class Recommender:
     """Answers for one bundle and its engine. Making one reads the whole catalogue: not on a loop.
 
-    `beam_width` is that of requests that name none; `policy` what no answer may contain. Raises
+    `beam_width` is that of requests that name none; `policy` what no answer may contain;
+    `catalogue` what is there when a request begins, by default what the bundle has. Raises
     InvalidInput, naming a part of `rules`, where the catalogue lacks what they are about.
     """
 
@@ -112,31 +115,26 @@ class Recommender:
         *,
         beam_width: int,
         policy: Policy | None = None,
+        catalogue: Callable[[], Snapshot] | None = None,
     ) -> None:
         self._engine = engine
         self._history = history
         self._beam_width = beam_width
         self._policy = policy or Policy()
         self._prompt = PromptBuilder(bundle)
-        self._catalogue = bundle.catalogue
+        if catalogue is None:
+            first = Snapshot.first(bundle, engine, self._policy)
+            self._now: Callable[[], Snapshot] = lambda: first
+        else:
+            self._now = catalogue
         self._scenes = bundle.manifest.prompt.scenes
         self._adapters = bundle.adapters
-        self._ids = bundle.catalogue.item_ids
-        self._titles = bundle.catalogue.titles
-        self._sids = bundle.sids
-        self._filters = Filters(
-            bundle.catalogue, self._policy.rules, cache_bytes=self._policy.cache_bytes
-        )
-        self._filters.prepare()
-        self._row_of = bundle.catalogue.row_of
-        for scene in (None, *self._scenes):
-            self._catalogue.popular(scene)  # sorts once; no request shall wait for it
 
     async def warm_up(self) -> None:
         """One search, so that the first request finds everything in place. Raises EngineError."""
-        [row] = self._catalogue.popular()[:1].tolist()
-        tokens, _ = self._prompt.build([row])
-        await self._engine.search(Query(tokens, self._beam_width))
+        now = self._now()
+        tokens, _ = self._prompt.build_from(now.catalogue.sids[:1])
+        await self._engine.search(Query(tokens, self._beam_width, trie=now.searched))
 
     async def recommend(self, ask: Ask) -> Answer:
         """Raises InvalidInput for a scene that the bundle does not know, a filter over attributes
@@ -144,21 +142,25 @@ class Recommender:
         trouble is answered with popular items."""
         scene = self._known_scene(ask.scene)
         which = ask.exclude_seen or self._policy.exclude_seen
-        run = _Run()
+        run, now = _Run(), self._now()
+        catalogue = now.catalogue
         past = await Past.read(self._history, ask.user_id, ask.history, which)
         run.done("history")
-        allowed = await self._filters.eligible(ask.filter)
-        eligible = self._eligible(ask, which, allowed, past, run)
+        allowed = await now.eligible(ask.filter)
+        eligible = self._eligible(ask, which, allowed, past, catalogue, run)
         run.done("eligibility")
         reason: Reason | None = None
         try:
-            beams = await self._search(ask, scene, past, eligible, run)
-            picks = [self._pick(row, score) for row, score in best_items(beams, ask.k, eligible)]
+            beams = await self._search(ask, scene, past, eligible, now, run)
+            picks = [
+                _pick(catalogue, row, score) for row, score in best_items(beams, ask.k, eligible)
+            ]
         except (_NoHistory, _NothingEligible, HistoryUnavailable, EngineError) as error:
             reason = _reason(error)
             if reason not in ("no_history", "nothing_eligible"):
                 _log.warning("fallback", reason=reason, error=str(error))
-            picks = [self._pick(row, None) for row in self._popular(scene, ask.k, eligible)]
+            rows = _popular(catalogue, scene, ask.k, eligible)
+            picks = [_pick(catalogue, row, None) for row in rows]
         run.done("items")
         return Answer(
             picks=picks,
@@ -173,14 +175,20 @@ class Recommender:
         )
 
     def _eligible(
-        self, ask: Ask, which: Seen, allowed: Eligibility | None, past: Past, run: "_Run"
+        self,
+        ask: Ask,
+        which: Seen,
+        allowed: Eligibility | None,
+        past: Past,
+        catalogue: Edition,
+        run: "_Run",
     ) -> Eligibility | None:
         """What the answer may contain: what is `allowed`, less exclusions; None for everything."""
-        seen = self._rows(past.seen(which, self._policy.purchase_types))
+        seen = _rows(catalogue, past.seen(which, self._policy.purchase_types))
         run.seen = None if past.error is not None and which != "nothing" else len(seen)
-        excluded = [*seen, *self._rows(ask.exclude)]
+        excluded = [*seen, *_rows(catalogue, ask.exclude)]
         eligible = (allowed or Eligibility.of()).without(excluded) if excluded else allowed
-        n_items = len(self._catalogue)
+        n_items = len(catalogue)
         run.eligible = n_items if eligible is None else eligible.total(n_items)
         return eligible
 
@@ -190,35 +198,25 @@ class Recommender:
         scene: str | None,
         past: Past,
         eligible: Eligibility | None,
+        now: Snapshot,
         run: "_Run",
     ) -> list[Beam]:
         item_ids = past.item_ids()
-        rows = self._rows(item_ids)
-        run.unknown = len(item_ids) - len(rows)
-        if not rows:
+        sids = [sid for item_id in item_ids if (sid := now.catalogue.sid_of(item_id)) is not None]
+        run.unknown = len(item_ids) - len(sids)
+        if not sids:
             raise _NoHistory
         if run.eligible == 0:
             raise _NothingEligible
-        tokens, run.used = self._prompt.build(rows, ask.profile, scene)
+        tokens, run.used = self._prompt.build_from(sids, ask.profile, scene)
         run.done("prompt")
         try:
             width = max(ask.beam_width or self._beam_width, ask.k)
             adapter = scene if scene in self._adapters else None
-            return await self._engine.search(Query(tokens, width, eligible, adapter))
+            query = Query(tokens, width, eligible, adapter, now.searched)
+            return await self._engine.search(query)
         finally:
             run.done("search")
-
-    def _popular(self, scene: str | None, k: int, eligible: Eligibility | None) -> list[int]:
-        rows = self._catalogue.popular(scene)
-        found: list[int] = rows[:k].tolist() if eligible is None else eligible.among(rows, k)
-        return found
-
-    def _rows(self, item_ids: Iterable[str]) -> list[int]:
-        """The rows of those that the bundle knows, in their order."""
-        return [row for item_id in item_ids if (row := self._row_of.get(item_id)) is not None]
-
-    def _pick(self, row: int, score: float | None) -> Pick:
-        return Pick(self._ids[row], self._titles[row], self._sids[row], score)
 
     def _known_scene(self, scene: str | None) -> str | None:
         if not self._scenes:
@@ -243,6 +241,23 @@ def best_items(
         return eligible.rows(beam.rows.start, beam.rows.stop)
 
     return list(islice(((row, beam.score) for beam in beams for row in rows(beam)), k))
+
+
+def _popular(
+    catalogue: Edition, scene: str | None, k: int, eligible: Eligibility | None
+) -> list[int]:
+    rows = catalogue.popular(scene)
+    found: list[int] = rows[:k].tolist() if eligible is None else eligible.among(rows, k)
+    return found
+
+
+def _rows(catalogue: Edition, item_ids: Iterable[str]) -> list[int]:
+    """The rows of those that are there, in their order."""
+    return [row for item_id in item_ids if (row := catalogue.row_of.get(item_id)) is not None]
+
+
+def _pick(catalogue: Edition, row: int, score: float | None) -> Pick:
+    return Pick(catalogue.item_ids[row], catalogue.titles[row], catalogue.sids[row], score)
 
 
 class _NoHistory(Exception):

@@ -1,29 +1,65 @@
-"""`GET /v1/items/{id}`"""
+"""The items: `GET`, `PUT` and `DELETE /v1/items/{id}`, `PUT /v1/items`"""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
 
+from fastapi import APIRouter, Path, Request
+
+from service.api.item_schemas import BatchWritten, ItemBatch, ItemChange, ItemWritten
 from service.api.paths import register_ids
 from service.api.problems import documented
 from service.api.schemas import Item
 from service.api.state import service_of
-from service.errors import NotFound
+from service.catalogue.plan import Delete
+from service.errors import InvalidInput, NotFound
 
 register_ids()
 router = APIRouter(tags=["items"])
 
+ItemInPath = Annotated[str, Path(min_length=1, max_length=256)]
+
 
 @router.get("/v1/items/{item_id:id}", responses=documented(404, 422))
 async def read_item(item_id: str, request: Request) -> Item:
-    """What the bundle in service knows of an item."""
-    bundle = service_of(request).holder.current.bundle
-    row = bundle.catalogue.row_of.get(item_id)
+    """What is known of an item at present."""
+    in_service = service_of(request).holder.current
+    catalogue = in_service.catalogue.current.catalogue
+    row = catalogue.row_of.get(item_id)
     if row is None:
+        bundle = in_service.bundle
         raise NotFound(f"bundle {bundle.name} {bundle.version} has no item {item_id!r}")
-    attributes = bundle.catalogue.attributes(row)
-    del attributes["item_id"], attributes["title"]
-    return Item(
-        item_id=item_id,
-        title=bundle.catalogue.titles[row],
-        sid=bundle.sids[row],
-        attributes=attributes,
-    )
+    attributes = catalogue.attributes(row)
+    title = attributes.pop("title")
+    del attributes["item_id"]
+    return Item(item_id=item_id, title=title, sid=catalogue.sids[row], attributes=attributes)
+
+
+@router.put("/v1/items", responses=documented(413, 422, 503))
+async def put_items(batch: ItemBatch, request: Request) -> BatchWritten:
+    """Makes many changes in their order; one that is refused hinders no other.
+
+    Nothing was acknowledged unless the answer is 200. Repeating a batch changes nothing.
+    """
+    service = service_of(request)
+    most = service.settings.max_items
+    if len(batch.items) > most:
+        raise InvalidInput("items", f"has {len(batch.items)}, at most {most} go at once")
+    done = await service.holder.current.catalogue.change([item.change() for item in batch.items])
+    return BatchWritten.of(batch, done)
+
+
+@router.put("/v1/items/{item_id:id}", responses=documented(413, 422, 503))
+async def put_item(item_id: ItemInPath, change: ItemChange, request: Request) -> ItemWritten:
+    """Adds an item, or changes what is named of one. When this answers, the item is recommendable
+    here as it is now, and soon after in every process that shares the Redis."""
+    done = await service_of(request).holder.current.catalogue.change([change.put(item_id)])
+    [outcome] = done.outcomes
+    if isinstance(outcome, InvalidInput):
+        raise outcome
+    return ItemWritten.of(outcome, done.version)
+
+
+@router.delete("/v1/items/{item_id:id}", status_code=204, responses=documented(422, 503))
+async def delete_item(item_id: ItemInPath, request: Request) -> None:
+    """Removes an item, if it is there. No answer that this process begins after this one contains
+    it; a history that speaks of it is still understood."""
+    await service_of(request).holder.current.catalogue.change([Delete(item_id)])

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import (
+    CatalogueUnavailable,
     EngineDead,
     EngineError,
     HistoryUnavailable,
@@ -44,6 +45,9 @@ KINDS: dict[type[SidrecError], Kind] = {
     InvalidInput: Kind("invalid-input", "The request cannot be used", 422),
     NotFound: Kind("not-found", "There is no such thing", 404),
     HistoryUnavailable: Kind("history-unavailable", "The history store is away", 503, 1),
+    CatalogueUnavailable: Kind(
+        "catalogue-unavailable", "The changes of the catalogue are away", 503, 1
+    ),
     Overloaded: Kind("overloaded", "Too many requests are in flight", 503),
     EngineError: Kind("engine-error", "The engine could not answer", 503, 1),
     EngineDead: Kind("engine-dead", "The engine has stopped", 503, 5),

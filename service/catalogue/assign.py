@@ -74,10 +74,10 @@ class Assigner:
 
         `given` are SIDs that are taken, besides those of `trie`.
         """
-        quantizer, spec = self._quantizer, self._spec
-        assert isinstance(quantizer, Quantizer)
         if not items:
             return []
+        quantizer, spec = self._quantizer, self._spec
+        assert isinstance(quantizer, Quantizer)
         taken = Taken(trie, spec.depth - spec.extra, self._numbers)
         for codes in spec.parse(given).tolist():
             taken.take(codes)

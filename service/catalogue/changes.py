@@ -60,9 +60,7 @@ class Changes:
         Raises `VersionLost` where there is no such version.
         """
         with _unavailable():
-            [answer] = await self._read.run(
-                self._client, [(self._keys, [str(since), str(PAGE)])]
-            )
+            [answer] = await self._read.run(self._client, [(self._keys, [str(since), str(PAGE)])])
         try:
             version, *fields = list(answer)  # type: ignore[call-overload]
             latest = int(float(text(version)))

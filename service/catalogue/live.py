@@ -13,7 +13,7 @@ One task does all of it, so that no two things happen at once:
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -24,9 +24,10 @@ from structlog.typing import FilteringBoundLogger
 
 from model_store.bundle import Bundle
 from service.catalogue.assign import Assigner
-from service.catalogue.changes import Changes, Record, VersionLost, with_sid
+from service.catalogue.changes import PAGE, Changes, Record, VersionLost, with_sid
 from service.catalogue.plan import Change, Outcome, Plan, Planner, Put
 from service.catalogue.snapshot import Snapshot
+from service.eligibility.policy import Policy
 from service.engine import Engine
 from service.errors import CatalogueUnavailable, InvalidInput, Overloaded, SidrecError
 
@@ -73,11 +74,18 @@ class LiveCatalogue:
     """For one bundle and its engine, on one event loop. Make one with `LiveCatalogue.open`."""
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, changes: Changes, planner: Planner, first: Snapshot
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        policy: Policy,
+        changes: Changes,
+        planner: Planner,
+        first: Snapshot,
     ) -> None:
         self.current = first
         self._bundle = bundle
         self._engine = engine
+        self._policy = policy
         self._changes = changes
         self._planner = planner
         self._records: dict[str, Record] = {}
@@ -91,13 +99,14 @@ class LiveCatalogue:
 
     @classmethod
     async def open(
-        cls, bundle: Bundle, engine: Engine, changes: Changes, *, poll_s: float
+        cls, bundle: Bundle, engine: Engine, policy: Policy, changes: Changes, *, poll_s: float
     ) -> Self:
         """Reads all changes there are, and from then on follows them, asking every `poll_s`. Where
-        Redis is away it begins with the bundle's own catalogue, and is not `complete`."""
+        Redis is away it begins with the bundle's own catalogue, and is not `complete`. Raises
+        `InvalidInput` for rules of the policy that are about what the catalogue lacks."""
         assigner = await asyncio.to_thread(Assigner.load, bundle)
-        first = await asyncio.to_thread(Snapshot.first, bundle, engine)
-        self = cls(bundle, engine, changes, Planner(bundle, assigner), first)
+        first = await asyncio.to_thread(Snapshot.first, bundle, engine, policy)
+        self = cls(bundle, engine, policy, changes, Planner(bundle, assigner), first)
         with suppress(CatalogueUnavailable):
             await self._catch_up()
         self._task = asyncio.create_task(self._follow(poll_s))
@@ -208,41 +217,49 @@ class LiveCatalogue:
 
     async def _catch_up(self) -> None:
         """Reads and applies what has been written behind the version that is here."""
-        found: dict[str, Record] = {}
-        version = self.current.version
         try:
-            while True:
-                page, reached = await self._changes.read(version)
-                found |= {record.item_id: record for record in page}
-                if reached == version:
-                    break
-                version = reached
+            records, version = await self._read(self.current)
         except VersionLost as error:
             _log.error("changes to the catalogue were lost", error=str(error))
             await self._start_over()
             return
-        if found:
-            records = [self._planner.usable(record) for record in found.values()]
-            sids = await asyncio.to_thread(self._planner.complete, records, self.current)
-            if sids:
-                sids = await self._changes.claim(sids)
-                records = [
-                    with_sid(r, sids[r.item_id]) if r.item_id in sids else r for r in records
-                ]
+        if records:
             await self._apply(records, version)
         self._known()
 
     async def _start_over(self) -> None:
         """From the bundle and all that Redis holds now."""
-        self.current = await asyncio.to_thread(Snapshot.first, self._bundle, self._engine)
+        first = await asyncio.to_thread(Snapshot.first, self._bundle, self._engine, self._policy)
+        records, version = await self._read(first)
         self._records = {}
-        self._damaged = False
-        await self._catch_up()
+        await self._apply(records, version, first)
+        self._known()
 
-    async def _apply(self, records: Sequence[Record], version: int) -> None:
+    async def _read(self, before: Snapshot) -> tuple[list[Record], int]:
+        """What was decided behind a snapshot, one record an item, and the version of that."""
+        found: dict[str, Record] = {}
+        version = before.version
+        while True:
+            page, version = await self._changes.read(version)
+            found |= {record.item_id: record for record in page}
+            if len(page) < PAGE:
+                break
+        records = [self._planner.usable(record) for record in found.values()]
+        sids = await asyncio.to_thread(self._planner.complete, records, before)
+        if sids:
+            sids = await self._changes.claim(sids)
+            records = [with_sid(r, sids[r.item_id]) if r.item_id in sids else r for r in records]
+        return records, version
+
+    async def _apply(
+        self, records: Sequence[Record], version: int, before: Snapshot | None = None
+    ) -> None:
+        """Makes the snapshot behind `before`, by default the present one."""
         began = monotonic()
         self._damaged = True  # until it is done: a ledger that was half written is of no use
-        self.current = await asyncio.to_thread(self._after, records, version, self.current)
+        self.current = await asyncio.to_thread(
+            self._after, records, version, before or self.current
+        )
         self._records.update((record.item_id, record) for record in records)
         self._damaged = False
         self._applied_s.append(monotonic() - began)
@@ -251,7 +268,7 @@ class LiveCatalogue:
         edition = self._planner.edition(records, before.catalogue)
         if len(edition.ledger) > 2 * edition.ledger.items + 100_000:
             edition = edition.compacted()
-        return before.after(version, edition, self._engine)
+        return before.after(version, edition, self._engine, self._policy)
 
     def _known(self) -> None:
         self._known_at = monotonic()
@@ -264,6 +281,3 @@ class LiveCatalogue:
         for caller in callers:
             if not caller.future.done():
                 caller.future.set_exception(error)
-
-
-Current = Callable[[], Snapshot]

@@ -121,9 +121,7 @@ class Planner:
                 del lacking[item_id]
         sids = self._assigner.assign([r.attributes for r in lacking.values()], snapshot.trie)
         return {
-            item_id: sid
-            for item_id, sid in zip(lacking, sids, strict=True)
-            if isinstance(sid, str)
+            item_id: sid for item_id, sid in zip(lacking, sids, strict=True) if isinstance(sid, str)
         }
 
     def edition(self, records: Sequence[Record], before: Edition) -> Edition:
@@ -209,7 +207,8 @@ class Planner:
         return pa.Table.from_pylist(items, schema=self._schema)
 
     def _fitting(self, record: Record) -> dict[str, Any]:
-        """Attributes that this bundle has, with values of its types: another may have had others."""
+        """Attributes that this bundle has, with values of its types: it may be another than the
+        one that they were checked against."""
         fitting = {}
         for name in record.attributes.keys() & set(self._schema.names):
             try:
