@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from model_store.bundle import Bundle
-from model_store.sid import Trie
+from model_store.sid import END, Trie
 from service.catalogue.live import Done, LiveCatalogue
 from service.catalogue.plan import Change, Delete, Outcome, Put
 from service.catalogue.snapshot import Snapshot
@@ -32,11 +33,17 @@ async def put(
     return outcome
 
 
+async def becomes_true(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError
+
+
 async def agreed(*lives: LiveCatalogue) -> None:
     """Waits until all have the same version."""
-    async with asyncio.timeout(10):
-        while len({live.current.version for live in lives}) > 1:
-            await asyncio.sleep(0.005)
+    await becomes_true(lambda: len({live.current.version for live in lives}) == 1)
 
 
 def contents(snapshot: Snapshot) -> dict[str, object]:
@@ -97,21 +104,22 @@ async def test_a_text_gets_the_sid_that_the_quantizer_gives_it(
     open_live: Open, demo: Bundle
 ) -> None:
     live = await open_live()
-    rows = [0, 700, 2000]
-    alike = [demo.catalogue.attributes(row) for row in rows]
     text = ("title", "brand", "category", "department")
-    for number, item in enumerate(alike):
-        outcome = await put(live, f"twin-{number}", **{name: item[name] for name in text})
-        codes, own = demo.spec.parse([str(outcome.sid)])[0], demo.catalogue.codes[rows[number]]
-        assert codes[:4].tolist() == own[:4].tolist()
-        assert codes[4] == own[4] + 1  # the SID is taken, so it has the next number
-        assert codes.tolist() not in demo.catalogue.codes.tolist()
-    # The extra level ends: then SIDs are shared.
-    item = {name: alike[0][name] for name in text}
-    sids = [(await put(live, f"more-{number}", **item)).sid for number in range(8)]
-    assert len(set(sids)) < len(sids)
+    item = {name: demo.catalogue.attributes(700)[name] for name in text}
+    base = demo.catalogue.codes[700, :4].tolist()
+    behind = demo.trie.codes_behind(base)
+    free = list(range(max(behind) + 1, demo.spec.levels[-1].size))
+    assert free
+    numbers = []
+    for number in range(len(free) + 2):
+        sid = (await put(live, f"twin-{number}", **item)).sid
+        codes = demo.spec.parse([str(sid)])[0].tolist()
+        assert codes[:4] == base
+        numbers.append(codes[4])
+    # The SID is taken, so each has the next number; where these end, a SID is shared.
+    assert numbers == [*free, END, END]
     assert_sound(live, demo)
-    assert {f"more-{number}" for number in range(8)} <= await found(live)
+    assert {f"twin-{number}" for number in range(len(numbers))} <= await found(live)
 
 
 async def test_a_deleted_item_is_in_no_answer_that_begins_later(open_live: Open) -> None:
@@ -273,9 +281,7 @@ async def test_a_redis_that_lost_its_changes(open_live: Open, client: Redis, dem
     await put(live, "new", **KEYBOARD)
     await live.change([Delete("p00001")])
     await client.flushall()
-    async with asyncio.timeout(10):
-        while live.current.version:
-            await asyncio.sleep(0.01)
+    await becomes_true(lambda: live.current.version == 0)
     assert contents(live.current) == contents(Snapshot.first(demo, live._engine, Policy()))
     assert (await put(live, "newer", **KEYBOARD)).status == "added"
 
