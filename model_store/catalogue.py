@@ -8,7 +8,7 @@ model cannot choose, stand by popularity, then by id. Columns: `item_id`, `title
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ class Catalogue:
     table: pa.Table
     codes: Codes
     _popular: dict[str | None, npt.NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    _counts: dict[str | None, npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_items(cls, items: Sequence[dict[str, Any]], spec: SidSpec) -> "Catalogue":
@@ -84,24 +85,30 @@ class Catalogue:
         return len(self.codes)
 
     @cached_property
-    def item_ids(self) -> list[str]:
+    def item_ids(self) -> Sequence[str]:
         return [str(item_id) for item_id in self.table.column("item_id").to_pylist()]
 
     @cached_property
-    def titles(self) -> list[str | None]:
+    def titles(self) -> Sequence[str | None]:
         return [
             None if title is None else str(title)
             for title in self.table.column("title").to_pylist()
         ]
 
     @cached_property
-    def row_of(self) -> dict[str, int]:
+    def row_of(self) -> Mapping[str, int]:
         """Row of each item id."""
         return {item_id: row for row, item_id in enumerate(self.item_ids)}
 
-    @cached_property
+    @property
     def popularity(self) -> npt.NDArray[np.float64]:
-        return _floats(self.table.column("popularity"))
+        return self.popularity_in(None)
+
+    def popularity_in(self, scene: str | None) -> npt.NDArray[np.float64]:
+        """How popular each row is in one of the `scenes`, or overall."""
+        if scene not in self._counts:
+            self._counts.update(counts_of(self.table, [scene]))
+        return self._counts[scene]
 
     @property
     def scenes(self) -> list[str]:
@@ -115,9 +122,7 @@ class Catalogue:
         """All rows, most popular first; in a scene where the catalogue counts by scene."""
         known = scene if scene in self.scenes else None
         if known not in self._popular:
-            count = self.popularity
-            if known is not None:
-                count = _floats(pc.struct_field(self.table.column(SCENES), known))
+            count = self.popularity_in(known)
             self._popular[known] = np.lexsort((np.arange(len(self)), -self.popularity, -count))
         return self._popular[known]
 
@@ -168,6 +173,20 @@ class Catalogue:
             for name, kind in columns.items()
             if name == SCENES or not (pa.types.is_integer(kind) or pa.types.is_floating(kind))
         ]
+
+
+def counts_of(
+    table: pa.Table, scenes: Iterable[str | None]
+) -> dict[str | None, npt.NDArray[np.float64]]:
+    """How popular the items of a catalogue's table are in scenes; None is overall."""
+    return {
+        scene: _floats(
+            table.column("popularity")
+            if scene is None
+            else pc.struct_field(table.column(SCENES), scene)
+        )
+        for scene in scenes
+    }
 
 
 def check_items(items: Sequence[dict[str, Any]]) -> None:

@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
             client = await _connect(settings, stack)
             history = _history(client, settings)
             popularity = _popularity(client, settings)
-            holder = Holder(await load_model(settings, history, popularity))
+            holder = Holder(await load_model(settings, history, popularity, client))
             stack.push_async_callback(holder.close)
             await stack.enter_async_context(popularity.kept_fresh())
             metrics.popularity(lambda: popularity.age)

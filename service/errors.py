@@ -5,6 +5,7 @@ SidrecError
 ├── NotFound              the thing named does not exist
 ├── NotTrained            the bundle in service never learnt what was asked of it
 ├── HistoryUnavailable    the history store (Redis) does not answer
+├── CatalogueUnavailable  the store of the catalogue's changes (Redis) does not answer
 ├── Overloaded            more work than this process admits
 └── EngineError           the engine could not answer this query
     ├── DeadlinePassed    it was not started in time
@@ -38,6 +39,10 @@ class NotTrained(SidrecError):
 
 class HistoryUnavailable(SidrecError):
     """The history store does not answer; nothing was acknowledged."""
+
+
+class CatalogueUnavailable(SidrecError):
+    """The store of the catalogue's changes does not answer; nothing was acknowledged."""
 
 
 class Overloaded(SidrecError):

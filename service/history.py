@@ -73,11 +73,6 @@ class History:
         self._append = Script("history_append.lua")
         self._read = Script("history_read.lua")
 
-    @property
-    def client(self) -> Redis | RedisCluster:
-        """The Redis, for whoever keeps other things there."""
-        return self._client
-
     async def append(self, events: Sequence[Event]) -> list[int]:
         """Add events of any number of users, atomically per user; the positions of those that were
         new and are kept, ascending.

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from redis.asyncio import Redis
 
 from model_store.bundle import Bundle
+from service.answer import Answer
 from service.answer_cache import AnswerCache
+from service.catalogue.changes import Changes
+from service.catalogue.live import LiveCatalogue
 from service.eligibility.policy import Policy
 from service.engine import Engine, create_engine
 from service.history import History
 from service.popularity import Popularity
-from service.answer import Answer
 from service.recommender import Recommender
 from service.settings import Settings
 from service.titles import Titles
@@ -26,6 +29,7 @@ class InService:
     engine: Engine
     recommender: Recommender
     titles: Titles
+    catalogue: LiveCatalogue
 
 
 @dataclass(slots=True)
@@ -36,11 +40,15 @@ class Holder:
 
     async def close(self) -> None:
         """Frees what is in service at that moment."""
+        await self.current.catalogue.close()
         await asyncio.to_thread(self.current.engine.close)
 
 
-async def load_model(settings: Settings, history: History, popularity: Popularity) -> InService:
-    """Loads the bundle that the settings name, off the event loop, and asks its engine once.
+async def load_model(
+    settings: Settings, history: History, popularity: Popularity, client: Redis
+) -> InService:
+    """Loads the bundle that the settings name, off the event loop, and asks its engine once. The
+    changes to its catalogue are in `client`.
 
     Raises `BundleError` and `EngineError`, and then leaves nothing running.
     """
@@ -57,30 +65,41 @@ async def load_model(settings: Settings, history: History, popularity: Popularit
             settings.rules,
             settings.filter_cache_mb << 20,
         )
-        recommender = await asyncio.to_thread(
-            partial(
-                Recommender,
-                bundle,
-                engine,
-                history,
-                beam_width=settings.beam_width,
-                policy=policy,
-                cache=_cache(settings, bundle, history),
-                popularity=popularity,
-                deadline_ms=settings.deadline_ms,
-            )
+        changes = Changes(client, settings.catalogue, f"{bundle.name}/{bundle.version}")
+        catalogue = await LiveCatalogue.open(
+            bundle, engine, policy, changes, poll_s=settings.catalogue_poll_ms / 1000
         )
-        await recommender.warm_up()
     except BaseException:
         await asyncio.to_thread(engine.close)
         raise
-    return InService(bundle, engine, recommender, Titles(bundle, engine, recommender))
+    recommender = Recommender(
+        bundle,
+        engine,
+        history,
+        beam_width=settings.beam_width,
+        policy=policy,
+        popularity=popularity,
+        deadline_ms=settings.deadline_ms,
+        cache=_cache(settings, bundle, client),
+        catalogue=lambda: catalogue.current,
+    )
+    titles = Titles(bundle, engine, recommender)
+    in_service = InService(bundle, engine, recommender, titles, catalogue)
+    try:
+        await recommender.warm_up()
+    except BaseException:
+        await Holder(in_service).close()
+        raise
+    return in_service
 
 
-def _cache(settings: Settings, bundle: Bundle, history: History) -> AnswerCache[Answer] | None:
+def _cache(settings: Settings, bundle: Bundle, client: Redis) -> AnswerCache[Answer] | None:
     if not settings.cache_ttl_ms:
         return None
     # The manifest has a checksum of every file of the bundle; the settings are those of answers.
-    names = {"engine", "engine_options", "beam_width", "exclude_seen", "purchase_types"}
+    names = {
+        *("engine", "engine_options", "beam_width"),
+        *("exclude_seen", "purchase_types", "rules", "catalogue"),
+    }
     state = [bundle.manifest, settings.model_dump(mode="json", include=names)]
-    return AnswerCache(history.client, Answer, ttl_ms=settings.cache_ttl_ms, state=state)
+    return AnswerCache(client, Answer, ttl_ms=settings.cache_ttl_ms, state=state)

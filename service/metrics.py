@@ -12,8 +12,9 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.engine import EngineStats
 from service.answer import Answer
+from service.catalogue.live import CatalogueStats
+from service.engine import EngineStats
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -101,6 +102,26 @@ class Metrics:
             ("name", "version", "engine"),
             registry=registry,
         )
+        self._catalogue_version = Gauge(
+            "sidrec_catalogue_version", "Number of the last change in force", registry=registry
+        )
+        self._catalogue_items = Gauge(
+            "sidrec_catalogue_items", "Items there are", registry=registry
+        )
+        self._unlisted = Gauge(
+            "sidrec_catalogue_unlisted_rows", "Places kept of deleted items", registry=registry
+        )
+        self._catalogue_age = Gauge(
+            "sidrec_catalogue_age_seconds",
+            "Time since all changes in Redis were in force here; -1 if they never were",
+            registry=registry,
+        )
+        self._applied = Histogram(
+            "sidrec_catalogue_apply_seconds",
+            "Time to put changes in force",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         Gauge(
             "sidrec_recommendations_in_flight", "Recommendations worked on", registry=registry
         ).set_function(in_flight)
@@ -132,6 +153,15 @@ class Metrics:
         """From now on this bundle is in service, and no other."""
         self._bundle.clear()
         self._bundle.labels(name, version, engine).set(1)
+
+    def catalogue(self, stats: CatalogueStats) -> None:
+        """What the catalogue is now, and did since the last call."""
+        self._catalogue_version.set(stats.version)
+        self._catalogue_items.set(stats.items)
+        self._unlisted.set(stats.unlisted)
+        self._catalogue_age.set(-1 if stats.age_s is None else stats.age_s)
+        for seconds in stats.applied_s:
+            self._applied.observe(seconds)
 
     def exposition(self, stats: EngineStats) -> bytes:
         """The text that Prometheus scrapes; `stats` is what the engine did since the last call."""

@@ -130,6 +130,15 @@ class Settings(BaseSettings):
     cache_ttl_ms: int = Field(
         0, ge=0, description="Milliseconds for which equal requests get the same answer; 0: never"
     )
+    catalogue: str = Field(
+        "default",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="Name of the catalogue whose changes are shared by all that use the Redis",
+    )
+    catalogue_poll_ms: int = Field(
+        200, ge=10, le=10_000, description="Time between two looks for changes by other processes"
+    )
+    max_items: int = Field(1000, ge=1, description="Most changes of items in one request")
     max_body_bytes: int = Field(1 << 20, ge=1, description="Largest request body")
     max_events: int = Field(1000, ge=1, description="Most events in one request")
     future_tolerance_s: int = Field(

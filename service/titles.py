@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from model_store.bundle import Bundle
-from service.engine import Engine
 from service.answer import Answer, Ask
+from service.engine import Engine
 from service.recommender import Recommender
 from service.title_prompts import LONGEST_TITLE, TitlePrompts
 

@@ -37,7 +37,7 @@ from model_store.build.model import (
 from model_store.build.publish import make_bundle, model_name
 from model_store.build.report import COLD, write_report
 from model_store.build.rows import catalogue_rows, moved, reordered
-from model_store.build.sids import make_sids
+from model_store.build.sids.stage import make_sids
 from model_store.build.stages import Stage, Work
 from model_store.build.tasks import export, mixture
 from model_store.build.tokenizer import save_tokenizer, train_tokenizer, words_of

@@ -10,6 +10,7 @@ Work per call is proportional to the children that come back, never to the numbe
 flattened layout follows the idea of STATIC (Su et al., 2026); the item ranges are ours.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +43,7 @@ class Children:
     code: Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trie:
     """Nodes at depth 0 (the root) to `depth` (the leaves), numbered by code order in each depth.
 
@@ -63,13 +64,14 @@ class Trie:
     growing_before: tuple[Tensor | None, ...]
 
     @classmethod
-    def build(cls, codes: Codes) -> "Trie":
+    def build(cls, codes: Codes, *, trusted: bool = False) -> "Trie":
         """Builds the trie of items in SID order, `codes` (items, depth) sorted by `sort_order`.
 
         Raises `SidError` when there are no items, when they are not sorted, or when a code
-        follows an `END`.
+        follows an `END`; `trusted` codes are those of which the caller knows better.
         """
-        _check(codes)
+        if not trusted:
+            _check(codes)
         items, depth = codes.shape
         matrix = torch.from_numpy(np.ascontiguousarray(codes, _code_type(codes)))
         starts = [torch.tensor([0, items], dtype=torch.int32)]
@@ -79,9 +81,11 @@ class Trie:
         for d in range(depth):
             opens[1:] |= matrix[1:, d] != matrix[:-1, d]
             first = opens.nonzero().flatten()
-            code.append(matrix[first, d])
+            code.append(matrix[:, d].index_select(0, first))
             starts.append(torch.cat([first, first.new_tensor([items])]).to(torch.int32))
-            first_child.append(torch.searchsorted(starts[-1], starts[-2], out_int32=True))
+            # A node's first child is the one that its first row opens.
+            opened = opens.cumsum(0, dtype=torch.int32).index_select(0, starts[-2][:-1])
+            first_child.append(torch.cat([opened - 1, opened.new_tensor([len(first)])]))
         has_end = tuple(bool((level == END).any()) for level in code)
         growing = tuple(
             _growing(level, first) if ends else None
@@ -150,6 +154,21 @@ class Trie:
             counts.append(behind - first if before is None else before[behind] - before[first])
             first, behind = self.first_child[d][first].long(), self.first_child[d][behind].long()
         return counts
+
+    def codes_behind(self, prefix: Sequence[int]) -> list[int]:
+        """The codes, `END` among them, that follow `prefix` in some SID, ascending; nothing where
+        no SID begins with it. For single prefixes, on the host."""
+        node = 0
+        for d, code in enumerate(prefix):
+            first, behind = self.first_child[d][node : node + 2].tolist()
+            node = first + int(torch.searchsorted(self.code[d][first:behind], code))
+            if node == behind or self.code[d][node] != code:
+                return []
+        if len(prefix) == self.depth:
+            return [END]
+        first, behind = self.first_child[len(prefix)][node : node + 2].tolist()
+        codes: list[int] = self.code[len(prefix)][first:behind].tolist()
+        return codes
 
     def find(self, codes: Codes) -> npt.NDArray[np.int64]:
         """The leaf of each SID (n, depth), or -1 where no item has it."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from service.api.problems import documented
 from service.api.schemas import BundleName
 from service.api.state import service_of
-from service.errors import EngineDead
+from service.errors import CatalogueUnavailable, EngineDead
 
 router = APIRouter(tags=["health"])
 
@@ -34,11 +34,14 @@ async def livez() -> Alive:
 
 @router.get("/readyz", responses=documented(503))
 async def readyz(request: Request) -> Ready:
-    """Whether requests can be sent here: a bundle is loaded and its engine is alive."""
+    """Whether requests can be sent here: a bundle is loaded, its engine is alive, and the
+    changes to its catalogue have been read."""
     service = service_of(request)
     current = service.holder.current
     if not current.engine.alive:
         raise EngineDead("the engine has stopped")
+    if not current.catalogue.complete:
+        raise CatalogueUnavailable("the changes to the catalogue have not been read yet")
     there = await service.history.ping()
     return Ready(
         status="ready" if there else "degraded",
@@ -51,5 +54,7 @@ async def readyz(request: Request) -> Ready:
 async def metrics(request: Request) -> Response:
     """The Prometheus text format."""
     service = service_of(request)
-    text = service.metrics.exposition(service.holder.current.engine.stats())
+    current = service.holder.current
+    service.metrics.catalogue(current.catalogue.stats())
+    text = service.metrics.exposition(current.engine.stats())
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -1,36 +1,72 @@
-"""`GET /v1/items/{id}`"""
+"""The items: `GET`, `PUT` and `DELETE /v1/items/{id}`, `PUT /v1/items`"""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
 
-from model_store.bundle import Bundle
+from fastapi import APIRouter, Path, Request
+
+from model_store.edition import Edition
+from service.api.item_schemas import BatchWritten, ItemBatch, ItemChange, ItemWritten
 from service.api.paths import register_ids
 from service.api.problems import documented
 from service.api.schemas import Item
 from service.api.state import service_of
-from service.errors import NotFound
+from service.catalogue.plan import Delete
+from service.errors import InvalidInput, NotFound
+from service.holder import InService
 
 register_ids()
 router = APIRouter(tags=["items"])
 
+ItemInPath = Annotated[str, Path(min_length=1, max_length=256)]
+
 
 @router.get("/v1/items/{item_id:id}", responses=documented(404, 422))
 async def read_item(item_id: str, request: Request) -> Item:
-    """What the bundle in service knows of an item."""
-    bundle = service_of(request).holder.current.bundle
-    row = known_row(bundle, item_id)
-    attributes = bundle.catalogue.attributes(row)
-    del attributes["item_id"], attributes["title"]
-    return Item(
-        item_id=item_id,
-        title=bundle.catalogue.titles[row],
-        sid=bundle.sids[row],
-        attributes=attributes,
-    )
+    """What is known of an item at present."""
+    catalogue, row = known(service_of(request).holder.current, item_id)
+    attributes = catalogue.attributes(row)
+    title = attributes.pop("title")
+    del attributes["item_id"]
+    return Item(item_id=item_id, title=title, sid=catalogue.sids[row], attributes=attributes)
 
 
-def known_row(bundle: Bundle, item_id: str) -> int:
-    """The catalogue row of an item; raises `NotFound`."""
-    row = bundle.catalogue.row_of.get(item_id)
+@router.put("/v1/items", responses=documented(413, 422, 503))
+async def put_items(batch: ItemBatch, request: Request) -> BatchWritten:
+    """Makes many changes in their order; one that is refused hinders no other.
+
+    Nothing was acknowledged unless the answer is 200. Repeating a batch changes nothing.
+    """
+    service = service_of(request)
+    most = service.settings.max_items
+    if len(batch.items) > most:
+        raise InvalidInput("items", f"has {len(batch.items)}, at most {most} go at once")
+    done = await service.holder.current.catalogue.change([item.change() for item in batch.items])
+    return BatchWritten.of(batch, done)
+
+
+@router.put("/v1/items/{item_id:id}", responses=documented(413, 422, 503))
+async def put_item(item_id: ItemInPath, change: ItemChange, request: Request) -> ItemWritten:
+    """Adds an item, or changes what is named of one. When this answers, the item is recommendable
+    here as it is now, and soon after in every process that shares the Redis."""
+    done = await service_of(request).holder.current.catalogue.change([change.put(item_id)])
+    [outcome] = done.outcomes
+    if isinstance(outcome, InvalidInput):
+        raise outcome
+    return ItemWritten.of(outcome, done.version)
+
+
+@router.delete("/v1/items/{item_id:id}", status_code=204, responses=documented(422, 503))
+async def delete_item(item_id: ItemInPath, request: Request) -> None:
+    """Removes an item, if it is there. No answer that this process begins after this one contains
+    it; a history that speaks of it is still understood."""
+    await service_of(request).holder.current.catalogue.change([Delete(item_id)])
+
+
+def known(in_service: InService, item_id: str) -> tuple[Edition, int]:
+    """The catalogue at present, and the row of an item in it. Raises `NotFound`."""
+    catalogue = in_service.catalogue.current.catalogue
+    row = catalogue.row_of.get(item_id)
     if row is None:
+        bundle = in_service.bundle
         raise NotFound(f"bundle {bundle.name} {bundle.version} has no item {item_id!r}")
-    return row
+    return catalogue, row

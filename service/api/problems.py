@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import (
+    CatalogueUnavailable,
     DeadlinePassed,
     EngineDead,
     EngineError,
@@ -47,6 +48,9 @@ KINDS: dict[type[SidrecError], Kind] = {
     NotFound: Kind("not-found", "There is no such thing", 404),
     NotTrained: Kind("not-trained", "The bundle in service was not trained for this", 409),
     HistoryUnavailable: Kind("history-unavailable", "The history store is away", 503, 1),
+    CatalogueUnavailable: Kind(
+        "catalogue-unavailable", "The changes of the catalogue are away", 503, 1
+    ),
     Overloaded: Kind("overloaded", "Too many requests are in flight", 503),
     EngineError: Kind("engine-error", "The engine could not answer", 503, 1),
     DeadlinePassed: Kind("deadline-passed", "There was no time for an answer", 504),

@@ -17,9 +17,9 @@ from pydantic import (
 
 from model_store.bundle import Bundle
 from service import history
+from service.answer import Answer, Ask, Pick
 from service.eligibility.filter import Filter
 from service.eligibility.policy import Seen
-from service.answer import Answer, Ask, Pick
 from service.settings import MAX_BEAM_WIDTH, MAX_DEADLINE_MS
 from service.sources import Reason, Source
 

@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
+from service.answer import Ask
 from service.api.disconnect import unless_gone
-from service.api.items import known_row
+from service.api.items import known
 from service.api.paths import register_ids
 from service.api.problems import documented
 from service.api.schemas import (
@@ -20,7 +21,6 @@ from service.api.schemas import (
 )
 from service.api.state import service_of
 from service.eligibility.filter import Filter
-from service.answer import Ask
 from service.settings import MAX_BEAM_WIDTH
 
 register_ids()
@@ -113,15 +113,15 @@ async def describe(item_id: str, request: Request) -> Description:
     service = service_of(request)
     current = service.holder.current
     bundle = current.bundle
-    row = known_row(bundle, item_id)
+    catalogue, row = known(current, item_id)
     with service.admission.place():
-        found = await unless_gone(request, current.titles.describe(bundle.sids[row]))
+        found = await unless_gone(request, current.titles.describe(catalogue.sids[row]))
     return Description(
         request_id=request.state.request_id,
         bundle=BundleName(name=bundle.name, version=bundle.version),
         item_id=item_id,
-        sid=bundle.sids[row],
-        title=bundle.catalogue.titles[row],
+        sid=catalogue.sids[row],
+        title=catalogue.titles[row],
         text=found.text,
         complete=found.complete,
         timing_ms=found.timing_ms,

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field, StrictBool, StrictInt
 from structlog.contextvars import bind_contextvars
 
+from service.answer import Ask
 from service.api.disconnect import unless_gone
-from service.api.items import known_row
+from service.api.items import known
 from service.api.paths import register_ids
 from service.api.problems import documented
 from service.api.schemas import (
@@ -20,7 +21,6 @@ from service.api.schemas import (
 )
 from service.api.state import service_of
 from service.eligibility.filter import Filter
-from service.answer import Ask
 from service.settings import MAX_BEAM_WIDTH
 
 register_ids()
@@ -65,7 +65,7 @@ async def similar(item_id: str, wanted: SimilarRequest, request: Request) -> Rec
     """
     service = service_of(request)
     current = service.holder.current
-    known_row(current.bundle, item_id)
+    known(current, item_id)
     with service.admission.place():
         answer = await unless_gone(request, current.recommender.recommend(wanted.ask(item_id)))
     service.metrics.recommendation(answer)

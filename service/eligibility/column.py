@@ -194,19 +194,20 @@ class Ids(Column):
     holds = "texts"
     operators = ("eq", "in")
 
-    def __init__(self, row_of: Mapping[str, int]) -> None:
+    def __init__(self, row_of: Mapping[str, int], n_items: int) -> None:
         self._row_of = row_of
+        self._n_items = n_items
 
     def keys(self, values: Sequence[Value]) -> frozenset[Key]:
         return _codes_of(values, self._row_of, _is_a_text)
 
     def one_of(self, keys: Collection[Key]) -> Mask:
-        found = np.zeros(len(self._row_of), bool)
+        found = np.zeros(self._n_items, bool)
         found[np.fromiter(keys, np.int64, len(keys))] = True
         return found
 
     def present(self) -> Mask:
-        return np.ones(len(self._row_of), bool)
+        return np.ones(self._n_items, bool)
 
 
 def is_text(type_: pa.DataType) -> bool:

@@ -35,7 +35,9 @@ class Columns:
             if kind is None:
                 raise KeyError(name)
             # Two threads may both make it; either does.
-            self._made[name] = Ids(self._catalogue.row_of) if name == "item_id" else kind(column)
+            self._made[name] = (
+                Ids(self._catalogue.row_of, len(self)) if name == "item_id" else kind(column)
+            )
         return self._made[name]
 
     def prepare(self) -> None:

@@ -20,6 +20,7 @@ class Query:
 
     eligible: None allows the whole catalogue
     adapter:  which of the engine's adapters changes the model; None is the model as it is
+    trie:     the SIDs that there are, as the engine's `place` returned it; None is its own
     explain:  whether its beams shall say what each level added to their scores
     deadline: `time.monotonic()` after which it is not started any more; None waits as long as
               it takes
@@ -29,6 +30,7 @@ class Query:
     beam_width: int
     eligible: Eligibility | None = None
     adapter: str | None = None
+    trie: Trie | None = None
     explain: bool = False
     deadline: float | None = None
 
@@ -43,7 +45,7 @@ class Beam:
 
     codes: its codes, without `END`
     score: sum of the log-probabilities of its tokens under the softmax over the full vocabulary
-    rows:  the catalogue rows that carry this SID, eligible or not
+    rows:  the rows of the query's trie that carry this SID, eligible or not
     gains: per code its log-probability, of which `score` is the sum; only where the query asked
     """
 
@@ -72,7 +74,7 @@ class EngineStats:
 
 
 class Engine(ABC):
-    """Constrained beam search over the SIDs of one bundle.
+    """Constrained beam search over SIDs in the words of one bundle.
 
     Beams come back best first; equal scores are ordered by code. A query gets
     min(beam_width, eligible SIDs) beams, always. All engines agree on the beams of a query, and on
@@ -80,12 +82,24 @@ class Engine(ABC):
     """
 
     trie: Trie
+    """The bundle's. A query may bring another; queries of different tries do not wait for each
+    other's sake, but those of one trie are faster together."""
     max_prompt_tokens: int
     """Longest prompt that leaves room for a SID."""
     max_length: int
     """Positions that the model has."""
     adapters: Collection[str] = ()
     """Names of the adapters that a query can ask for."""
+
+    def place(self, trie: Trie) -> Trie:
+        """The same trie where this engine searches; what a query carries. Safe from any thread.
+
+        Its SIDs follow the bundle's spec and have a token for each code.
+        """
+        return trie
+
+    def trie_of(self, query: Query) -> Trie:
+        return self.trie if query.trie is None else query.trie
 
     @abstractmethod
     def search_batch(self, queries: Sequence[Query]) -> list[list[Beam]]:

@@ -1,8 +1,8 @@
 """Queries of concurrent callers become batches, on one thread of the engine's own.
 
-The thread takes the oldest waiting query and with it those of a like beam width that fit the
-token budget, so batches grow by themselves while the model is busy and nobody waits for company.
-Between two batches it writes one token of a text, the texts taking turns.
+The thread takes the oldest waiting query and with it those of a like beam width and of its trie
+that fit the token budget, so batches grow by themselves while the model is busy and nobody waits
+for company. Between two batches it writes one token of a text, the texts taking turns.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ class BatchingEngine(Engine):
 
     @abstractmethod
     def _run(self, queries: Sequence[Query]) -> list[list[Beam]]:
-        """Beams of checked queries; called by one thread at a time."""
+        """Beams of checked queries of one trie; called by one thread at a time."""
 
     def _count_prompt(self, tokens: int, cached: int) -> None:
         """Of a prompt that `_run` has run, for the metrics."""
@@ -197,16 +197,16 @@ class BatchingEngine(Engine):
         Each query of a batch costs the beams of its widest one, so widths within a batch differ by
         a factor of two at most.
         """
-        members, widest = [0], queries[0].beam_width
+        members, widest, trie = [0], queries[0].beam_width, self.trie_of(queries[0])
         narrowest, tokens = widest, len(queries[0].prompt_token_ids)
         for i, query in enumerate(queries[1:], start=1):
             wide, narrow = max(widest, query.beam_width), min(narrowest, query.beam_width)
             more = tokens + len(query.prompt_token_ids)
-            beams = (len(members) + 1) * wide * self.trie.depth
-            if wide <= 2 * narrow and more + beams <= self._batch_tokens:
+            alike = wide <= 2 * narrow and self.trie_of(query) is trie
+            if alike and more + (len(members) + 1) * wide * trie.depth <= self._batch_tokens:
                 members.append(i)
                 widest, narrowest, tokens = wide, narrow, more
-            elif tokens + len(members) * widest * self.trie.depth >= self._batch_tokens:
+            elif tokens + len(members) * widest * trie.depth >= self._batch_tokens:
                 break
         return members
 

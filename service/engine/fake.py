@@ -37,15 +37,16 @@ class FakeEngine(BatchingEngine):
         if self.fails:
             raise RuntimeError("the fake engine was told to fail")
         time.sleep(self.delay_ms / 1000)
+        trie = self.trie_of(queries[0])
         widths = [query.beam_width for query in queries]
-        eligible = EligibilityBatch([q.eligible for q in queries], self.trie.n_items)
+        eligible = EligibilityBatch([q.eligible for q in queries], trie.n_items)
         seeds = torch.tensor([sum(query.prompt_token_ids) % 997 for query in queries])
         beams = Beams.start(len(queries), torch.device("cpu"))
         for depth, size in enumerate(self._sizes):
             wave = torch.sin(seeds[:, None] * 1.7 + torch.arange(size) * 0.61 + depth)
             logp = wave.log_softmax(dim=1)
-            beams = advance(self.trie, depth, beams, logp, beams.query, widths, eligible)
-        return answers(self.trie, beams, explain=any(query.explain for query in queries))
+            beams = advance(trie, depth, beams, logp, beams.query, widths, eligible)
+        return answers(trie, beams, explain=any(query.explain for query in queries))
 
     def _write(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
         """The prompt again."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.feature_extraction.text import HashingVectorizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModel,
@@ -22,6 +23,7 @@ from transformers import (
 
 from model_store.build.embed import Encoder, TextEmbedder, Vectors, load_embedder
 from model_store.build.embed.blocks import BLOCK, embed_in_blocks
+from model_store.build.embed.tfidf import hashed_words
 from model_store.errors import BuildError
 
 TEXTS = [
@@ -44,6 +46,23 @@ def test_texts_about_the_same_thing_lie_close() -> None:
     assert near[0, 2] < 0.3
     assert near[2, 3] < near[0, 1]
     assert vectors[4].tolist() == [0.0] * vectors.shape[1]
+
+
+@pytest.mark.parametrize("features", [7, 4096])
+def test_words_fall_into_the_columns_of_scikit_learn(features: int) -> None:
+    vectorizer = HashingVectorizer(
+        n_features=features,
+        token_pattern=r"(?u)[a-z0-9]+(?:\.[0-9]+)?|[\u4e00-\u9fff]",
+        ngram_range=(1, 2),
+        alternate_sign=False,
+        norm=None,
+    )
+    texts = [*TEXTS, "", "…", "ÄÖ İstanbul K3 2.5 2.x 4K", "红red红 red", "a b " * 50]
+    expected = vectorizer.transform(texts).toarray()
+    for text, row in zip(texts, expected, strict=True):
+        columns, counts = hashed_words(text, features)
+        assert columns.tolist() == np.flatnonzero(row).tolist()
+        assert counts.tolist() == row[columns].tolist()
 
 
 def save_encoder(folder: Path, kind: str) -> Path:

@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM
 
 from bench.hugging_face import HuggingFaceSearch
 from model_store.bundle import Bundle
+from service.answer import Ask
 from service.engine import Beam, Engine, Query, create_engine
 from service.errors import EngineError
 from service.history import History, connect
 from service.prompt import PromptBuilder
-from service.answer import Ask
 from service.recommender import Recommender, best_items
 from tests.conformance.agreement import assert_agree
 from tests.engine.reference import assert_same, beams_of

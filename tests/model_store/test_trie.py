@@ -108,6 +108,24 @@ class TestTrie:
         expected = [leaves.index(row) if row in leaves else -1 for row in asked]
         assert trie.find(matrix(asked, trie.depth)).tolist() == expected
 
+    @given(sid_rows(), st.data())
+    @EXAMPLES
+    def test_codes_behind(self, rows: list[Sid], data: st.DataObject) -> None:
+        trie = build(rows)
+        row = data.draw(st.sampled_from(rows) | st.tuples(*[st.integers(0, 3)] * trie.depth))
+        prefix = row[: data.draw(st.integers(0, trie.depth))]
+        behind = sorted({(*row, END)[len(prefix)] for row in rows if row[: len(prefix)] == prefix})
+        assert trie.codes_behind(prefix) == behind
+
+    @given(sid_rows())
+    @EXAMPLES
+    def test_trusted_codes_give_the_same(self, rows: list[Sid]) -> None:
+        codes = np.array(rows, np.int32)
+        one, other = Trie.build(codes), Trie.build(codes, trusted=True)
+        for name in ("code", "first_row", "first_child"):
+            for ours, theirs in zip(getattr(one, name), getattr(other, name), strict=True):
+                assert ours.tolist() == theirs.tolist()
+
     def test_find_nothing(self) -> None:
         assert build([(1, 2)]).find(np.empty((0, 2), np.int32)).tolist() == []
 

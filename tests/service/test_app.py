@@ -63,7 +63,9 @@ def test_an_engine_that_cannot_answer_is_not_put_in_service(
 def test_a_redis_that_is_away_at_the_start(bundle: Bundle) -> None:
     away = Settings(bundle=bundle.path, engine="fake", redis_url="redis://127.0.0.1:1")
     with TestClient(create_app(away)) as client:
-        assert client.get("/readyz").json()["redis"] == "away"
+        unready = client.get("/readyz")  # nobody knows what was deleted
+        assert unready.status_code == 503
+        assert unready.json()["type"] == "urn:sidrec:problem:catalogue-unavailable"
         assert recommend(client, history=HISTORY)["source"] == "model"
 
 
@@ -78,7 +80,7 @@ def test_what_is_in_service_can_be_replaced(
                 scene_bundle, engine, client.app_state["service"].history, beam_width=5
             )
             titles = Titles(scene_bundle, engine, recommender)
-            holder.current = type(first)(scene_bundle, engine, recommender, titles)
+            holder.current = type(first)(scene_bundle, engine, recommender, titles, first.catalogue)
             answer = recommend(client, scene="home", k=1)
             assert answer["items"][0]["item_id"] == "item-59"
             holder.current = first

@@ -11,11 +11,11 @@ import pytest
 
 from model_store.bundle import Bundle
 from service import deadline as deadlines
+from service.answer import Answer, Ask
 from service.deadline import Deadline, Pace
 from service.engine.fake import FakeEngine
 from service.errors import DeadlinePassed, InvalidInput
 from service.history import History, connect
-from service.answer import Answer, Ask
 from service.recommender import Recommender
 from tests.service.conftest import PATIENT_MS, MakeClient
 from tests.service.test_api import HISTORY, recommend

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from model_store.bundle import Bundle
+from service.answer import Answer, Ask
 from service.eligibility.policy import Policy, Seen
 from service.engine import Engine, create_engine
 from service.history import Event, History, connect
-from service.answer import Answer, Ask
 from service.recommender import Recommender
 from tests.service.conftest import PATIENT_MS
 

@@ -10,12 +10,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from model_store.bundle import Bundle
+from service.answer import Answer, Ask, Pick
 from service.engine import Engine, Query, create_engine
 from service.engine.fake import FakeEngine
 from service.errors import InvalidInput
 from service.history import Event, History, connect
 from service.prompt import PromptBuilder
-from service.answer import Answer, Ask, Pick
 from service.recommender import Recommender
 from tests.service.conftest import PATIENT_MS, SCENE_TEMPLATE
 from tests.tiny import make_bundle, random_items

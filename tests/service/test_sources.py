@@ -14,12 +14,12 @@ from structlog.testing import capture_logs
 from model_store.bundle import Bundle
 from model_store.prompt import PromptTemplate
 from model_store.sid import Eligibility
+from service.answer import Answer, Ask
 from service.engine import Engine, Query, create_engine
 from service.engine.fake import FakeEngine
 from service.history import Event, History, connect
 from service.popularity import Popularity
 from service.prompt import PromptBuilder
-from service.answer import Answer, Ask
 from service.recommender import Recommender
 from service.sources import Picks, popular_rows
 from tests.service.conftest import PATIENT_MS, SCENE_TEMPLATE

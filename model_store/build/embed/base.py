@@ -39,3 +39,9 @@ class Embedder(Protocol):
     def tensors(self) -> Mapping[str, Vectors]:
         """What it has learnt, by name."""
         ...
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Each row (n, dimensions) at length 1; one of length 0 stays."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.where(length > 0, length, 1), np.float32)

@@ -1,21 +1,22 @@
 """Item text to vectors without any download: hashed words, TF-IDF, truncated SVD.
 
 The small offline default. Latin words and Chinese characters, single and in pairs, are hashed into
-a fixed number of columns, so that a text with unseen words still has a vector.
+a fixed number of columns, so that a text with unseen words still has a vector. Only `fit` needs
+scikit-learn: a service that gives a later item its SID does without.
 """
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import mmh3
 import numpy as np
-from scipy.sparse import csr_matrix
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.preprocessing import normalize
 
-from model_store.build.embed.base import Vectors
+from model_store.build.embed.base import Vectors, unit
 
-_WORD = r"(?u)[a-z0-9]+(?:\.[0-9]+)?|[\u4e00-\u9fff]"
+_WORD = re.compile(r"[a-z0-9]+(?:\.[0-9]+)?|[\u4e00-\u9fff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +31,28 @@ class TextEmbedder:
         cls, texts: Sequence[str], *, dimensions: int, features: int = 4096, seed: int = 0
     ) -> "TextEmbedder":
         """Learns word weights and directions from the texts of a catalogue."""
-        counts = _counts(texts, features)
-        documents = np.bincount(counts.indices, minlength=features)
+        from scipy.sparse import csr_matrix
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.preprocessing import normalize
+
+        rows = [hashed_words(text, features) for text in texts]
+        indices = np.concatenate([columns for columns, _ in rows])
+        starts = np.cumsum([0, *(len(columns) for columns, _ in rows)])
+        documents = np.bincount(indices, minlength=features)
         idf = (np.log((1 + len(texts)) / (1 + documents)) + 1).astype(np.float32)
+        weights = np.concatenate([counts for _, counts in rows]) * idf[indices]
+        weighted = csr_matrix((weights, indices, starts), shape=(len(texts), features))
         svd = TruncatedSVD(min(dimensions, len(texts) - 1), random_state=seed)
-        svd.fit(_weighted(counts, idf))
+        svd.fit(normalize(weighted))
         return cls(idf, np.ascontiguousarray(svd.components_.T, np.float32))
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (texts, dimensions); zero for a text without a word."""
-        weighted = _weighted(_counts(texts, len(self.idf)), self.idf)
-        return np.asarray(normalize(weighted @ self.components), np.float32)
+        vectors = np.zeros((len(texts), self.components.shape[1]), np.float32)
+        for vector, text in zip(vectors, texts, strict=True):
+            columns, counts = hashed_words(text, len(self.idf))
+            vector[:] = (counts * self.idf[columns]) @ self.components[columns]
+        return unit(vectors)
 
     def about(self) -> Mapping[str, str]:
         return {"embedder": "tfidf-svd"}
@@ -49,17 +61,14 @@ class TextEmbedder:
         return {"idf": self.idf, "components": self.components}
 
 
-def _counts(texts: Sequence[str], features: int) -> csr_matrix:
-    vectorizer = HashingVectorizer(
-        n_features=features,
-        token_pattern=_WORD,
-        ngram_range=(1, 2),
-        alternate_sign=False,
-        norm=None,
-        dtype=np.float32,
-    )
-    return vectorizer.transform(texts)
+def hashed_words(text: str, features: int) -> tuple[np.ndarray, Vectors]:
+    """The columns of a text's words and pairs of words, ascending, and how often each occurs.
 
-
-def _weighted(counts: csr_matrix, idf: Vectors) -> csr_matrix:
-    return normalize(counts.multiply(idf).tocsr())
+    The columns are those of scikit-learn's `HashingVectorizer`, with which the first bundles were
+    made.
+    """
+    words = _WORD.findall(text.lower())
+    terms = [*words, *map(" ".join, pairwise(words))]
+    counts = Counter(abs(mmh3.hash(term)) % features for term in terms)
+    columns = np.array(sorted(counts), np.int64)
+    return columns, np.array([counts[column] for column in columns.tolist()], np.float32)

@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from model_store.build.embed import Embedder, Vectors, load_embedder
-from model_store.build.sids.collaborative import Joint
 from model_store.build.sids.config import Collisions
+from model_store.build.sids.joint import Joint
 from model_store.build.sids.residual import Dense, ResidualQuantizer
 from model_store.errors import BuildError
-from model_store.sid import Codes
+from model_store.sid import Codes, SidSpec
 
 ABOUT = "quantizer.json"
 TENSORS = "quantizer.safetensors"
@@ -82,6 +82,15 @@ class Quantizer:
             tensors["reference"] = self.reference
         (folder / TENSORS).write_bytes(save(tensors))
         (folder / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+
+    def check(self, spec: SidSpec) -> None:
+        """Raises `BuildError` unless its codes are those of `spec`."""
+        levels = spec.levels[: spec.depth - spec.extra]
+        sizes, known = self.residual.sizes, tuple(level.size for level in levels)
+        if len(sizes) != len(known) or any(s > k for s, k in zip(sizes, known, strict=True)):
+            raise BuildError(
+                f"the quantizer has codebooks of {sizes}, the bundle's SIDs of {known}"
+            )
 
     def texts(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
         """The text of each item; empty where an item has none of the attributes."""

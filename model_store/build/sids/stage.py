@@ -11,9 +11,10 @@ from rich.console import Console
 
 from model_store.build.embed import Embedder, TextEmbedder, Vectors, load_embedder
 from model_store.build.embed.blocks import embed_in_blocks
-from model_store.build.sids.collaborative import Clicks, Joint, click_vectors
+from model_store.build.sids.collaborative import Clicks, click_vectors
 from model_store.build.sids.collisions import resolve_collisions, spec_for
 from model_store.build.sids.config import RqVae, Sids
+from model_store.build.sids.joint import Joint
 from model_store.build.sids.kmeans import fit_residual_kmeans
 from model_store.build.sids.quantizer import Quantizer, item_texts
 from model_store.build.sids.report import colliding, lost_variance, report, sid_table

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from model_store.bundle import Bundle
-from model_store.sid import EligibilityBatch
+from model_store.sid import EligibilityBatch, Trie
 from service.engine.base import Beam, Query
 from service.engine.batching import BatchingEngine
 from service.engine.beams import Beams, advance, answers
 from service.engine.frontier import Level, frontier
 from service.engine.torch.config import ModelConfig
 from service.engine.torch.model import Cache, Model
-from service.engine.torch.prefixes import PrefixCache
+from service.engine.torch.prefixes import NOTHING, PrefixCache
 from service.engine.torch.weights import load_weights
 from service.errors import EngineError
 
@@ -59,13 +59,16 @@ class TorchEngine(BatchingEngine):
         self._ends = bundle.end_tokens
         super().__init__(batch_tokens=batch_tokens)
 
+    def place(self, trie: Trie) -> Trie:
+        return trie.to(self._model.device)
+
     @torch.inference_mode()
     def _run(self, queries: Sequence[Query]) -> list[list[Beam]]:
-        device, trie = self._model.device, self.trie
+        device, trie = self._model.device, self.trie_of(queries[0])
         widths = [query.beam_width for query in queries]
         eligible = EligibilityBatch([q.eligible for q in queries], trie.n_items).to(device)
         prompts = [query.prompt_token_ids for query in queries]
-        cache, hidden = self._prefill(prompts, self._room(queries))
+        cache, hidden = self._prefill(prompts, self._room(queries, trie))
         logp = self._model.logprobs(hidden)[:, self._columns[0]]
         beams = Beams.start(len(queries), device)
         beams = advance(trie, 0, beams, logp, beams.query, widths, eligible)
@@ -85,7 +88,7 @@ class TorchEngine(BatchingEngine):
     @torch.inference_mode()
     def _write(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:
         # As `decode` has it: one query with one prefix, which sees all of itself.
-        cache, hidden = self._model.prefill([prompt], max_tokens)
+        cache, hidden = self._model.prefill([prompt], [NOTHING], max_tokens)
         for written in count():
             token = self._model.logprobs(hidden).argmax(dim=1)[None]  # (1, 1)
             if (chosen := int(token)) in self._ends:
@@ -105,11 +108,11 @@ class TorchEngine(BatchingEngine):
                 self._prefixes.keep(prompt, kept)
         return cache, hidden
 
-    def _room(self, queries: Sequence[Query]) -> int:
+    def _room(self, queries: Sequence[Query], trie: Trie) -> int:
         """Places for beam tokens that a query may need: each pass may be wider by the spare."""
         widest = max(query.beam_width for query in queries)
-        levels = range(1, self.trie.depth)
-        return sum(min(widest, self.trie.n_nodes(depth)) + self._spare for depth in levels)
+        levels = range(1, trie.depth)
+        return sum(min(widest, trie.n_nodes(depth)) + self._spare for depth in levels)
 
     def _ask(
         self, levels: Sequence[Level], queries: int, cache: Cache, paths: Tensor

@@ -50,7 +50,6 @@ class Driver:
         self._asked: dict[str, _Asked] = {}
         self._missing: dict[Cohort, int] = {}
         self._names = 0
-        self._widest = max(trie.n_nodes(depth) for depth in range(trie.depth))
         self.counts = Counts()
 
     @property
@@ -75,10 +74,18 @@ class Driver:
         return len(queries)
 
     def start(self, tasks: Sequence[Task]) -> None:
-        """Sets out with tasks as one cohort; one that cannot be answered fails alone."""
+        """Sets out with tasks, as one cohort for each trie; one that cannot be answered fails
+        alone."""
+        by_trie: dict[Trie, list[Task]] = defaultdict(list)
+        for task in tasks:
+            by_trie[self._trie_of(task.query)].append(task)
+        for trie, alike in by_trie.items():
+            self._start(alike, trie)
+
+    def _start(self, tasks: Sequence[Task], trie: Trie) -> None:
         cohort = None
         try:
-            cohort = Cohort(tasks, self._trie, self._codes, self._core.spare_rows)
+            cohort = Cohort(tasks, trie, self._codes, self._core.spare_rows)
             for task in tasks:
                 task.prompt = self._core.prompt(task.query.adapter)
             self._go_on(cohort)
@@ -213,7 +220,11 @@ class Driver:
 
     def _slots(self, query: Query) -> int:
         """Requests that a query has in the core at once, at most."""
-        return min(query.beam_width, self._widest)
+        trie = self._trie_of(query)
+        return min(query.beam_width, trie.n_nodes(trie.depth - 1))
+
+    def _trie_of(self, query: Query) -> Trie:
+        return self._trie if query.trie is None else query.trie
 
 
 def _described(error: Exception) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from model_store.build.shop import generate_shop
-from model_store.build.sids import Quantizer, Sids, make_sids
+from model_store.build.sids.config import Sids
+from model_store.build.sids.quantizer import Quantizer
+from model_store.build.sids.stage import make_sids
 
 Row = dict[str, Any]
 TEXT = ("title", "brand", "category", "department")

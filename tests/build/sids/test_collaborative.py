@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from model_store.build.embed import TextEmbedder
-from model_store.build.sids.collaborative import Joint, click_vectors
+from model_store.build.sids.collaborative import click_vectors
 from model_store.build.sids.config import Collaborative
+from model_store.build.sids.joint import Joint
 from model_store.errors import BuildError
 
 SETTINGS = Collaborative(dimensions=4, weight=0.5, reach=2)

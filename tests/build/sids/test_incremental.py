@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from model_store.build.sids.incremental import Taken, add_items
+from model_store.build.sids.incremental import add_items
+from model_store.build.sids.taken import Taken
 from model_store.bundle import Bundle
 from model_store.errors import BuildError, BundleError
-from model_store.sid import END, infer_spec
+from model_store.sid import END, Trie, infer_spec
 from model_store.store import Store, create_bundle
 from service.cli import cli
 from tests.build.sids.conftest import Row, Split
@@ -127,7 +128,7 @@ class Distances:
 
 
 def test_later_items_take_the_next_number_as_long_as_there_is_one() -> None:
-    taken = Taken(np.array([[0, 1, END], [0, 2, 0], [0, 2, 1]], np.int32), 2, numbers=3)
+    taken = Taken(Trie.build(np.array([[0, 1, END], [0, 2, 0], [0, 2, 1]], np.int32)), 2, numbers=3)
     found = np.array([[0, 1], [0, 1], [0, 2], [0, 2], [0, 2], [0, 0]], np.int32)
     placed = taken.place(found, "extra", Distances([]))
     # Behind <0><2> the numbers end at 2; then one item may go without, and the next shares that.
@@ -136,14 +137,14 @@ def test_later_items_take_the_next_number_as_long_as_there_is_one() -> None:
 
 
 def test_later_items_share_a_sid_where_collisions_are_kept() -> None:
-    taken = Taken(np.array([[0, 1]], np.int32), 2, numbers=0)
+    taken = Taken(Trie.build(np.array([[0, 1]], np.int32)), 2, numbers=0)
     placed = taken.place(np.array([[0, 1], [1, 1], [1, 1]], np.int32), "keep", Distances([]))
     assert placed.tolist() == [[0, 1, END], [1, 1, END], [1, 1, END]]
     assert taken.shared == 2
 
 
 def test_later_items_move_to_the_nearest_free_code() -> None:
-    taken = Taken(np.array([[0, 1], [0, 2], [1, 0]], np.int32), 2, numbers=0)
+    taken = Taken(Trie.build(np.array([[0, 1], [0, 2], [1, 0]], np.int32)), 2, numbers=0)
     found = np.array([[0, 1], [0, 1], [0, 1]], np.int32)
     placed = taken.place(found, "reassign", Distances([3, 0, 1, 2]))
     # Codes by distance are 1, 2, 3, 0; 1 and 2 are taken. The third item finds none.

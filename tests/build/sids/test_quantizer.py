@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_store.build.sids import Quantizer, Sids, make_sids
+from model_store.build.sids.config import Sids
+from model_store.build.sids.quantizer import Quantizer
+from model_store.build.sids.stage import make_sids
 from model_store.bundle import Bundle
 from model_store.errors import BuildError
 from service.settings import Settings

@@ -9,7 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from model_store.build.config import load_config
-from model_store.build.sids import Quantizer, Sids, make_sids
+from model_store.build.sids.config import Sids
+from model_store.build.sids.quantizer import Quantizer
+from model_store.build.sids.stage import make_sids
 from model_store.errors import BuildError
 from tests.build.sids.conftest import TEXT, Row
 from tests.build.test_embed import save_encoder

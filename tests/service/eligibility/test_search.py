@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from model_store.bundle import Bundle
 from model_store.catalogue import Catalogue
 from model_store.sid import Trie
+from service.answer import Ask
 from service.eligibility.filter import Filter
 from service.eligibility.filters import Filters
 from service.eligibility.policy import Policy
 from service.engine import Engine, Query, create_engine
 from service.history import History, connect
 from service.prompt import PromptBuilder
-from service.answer import Ask
 from service.recommender import Recommender
 from tests.engine.reference import assert_same, beams_of
 from tests.tiny import ARCHITECTURES, Item, make_bundle, random_items
