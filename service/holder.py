@@ -47,7 +47,12 @@ async def load_model(settings: Settings, history: History, popularity: Popularit
         partial(create_engine, settings.engine, bundle, **settings.engine_options)
     )
     try:
-        policy = Policy(settings.exclude_seen, settings.purchase_types)
+        policy = Policy(
+            settings.exclude_seen,
+            settings.purchase_types,
+            settings.rules,
+            settings.filter_cache_mb << 20,
+        )
         recommender = await asyncio.to_thread(
             partial(
                 Recommender,

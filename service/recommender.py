@@ -3,7 +3,8 @@
 1. The scene is checked against those that the bundle knows, and the clock starts.
 2. The history comes from the request, else from Redis, and with it the stored profile.
 3. Item ids become catalogue rows; those that the bundle does not know are dropped and counted.
-4. What the request excludes and what its user has seen become an eligibility over rows.
+4. The deployment's rules, the request's filter and exclusions, and what the user has seen become
+   an eligibility over rows.
 5. The prompt builder renders profile, scene and history within the model's length.
 6. The engine searches among what is eligible, B = max(beam width, k), with the scene's adapter
    where there is one, unless it would not be done by the deadline.
@@ -16,7 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
-from typing import Literal
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -24,23 +24,17 @@ from structlog.typing import FilteringBoundLogger
 from model_store.bundle import Bundle
 from model_store.sid import Eligibility
 from service.deadline import Deadline, Pace
+from service.eligibility.filter import Filter
+from service.eligibility.filters import Filters
 from service.eligibility.policy import Policy, Seen
-from service.eligibility.seen import seen_items
 from service.engine import Beam, Engine, Query
-from service.errors import (
-    DeadlinePassed,
-    EngineDead,
-    EngineError,
-    HistoryUnavailable,
-    InvalidInput,
-)
-from service.history import History, Known
+from service.errors import DeadlinePassed, EngineDead, EngineError, HistoryUnavailable, InvalidInput
+from service.history import History
+from service.past import Past, Stored
 from service.popularity import Popularity
 from service.profiles import merged, says_something
 from service.prompt import PromptBuilder
 from service.sources import Picks, Reason, Source, popular_rows
-
-Stored = Literal["hit", "miss", "unavailable"]
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -54,6 +48,7 @@ class Ask:
     deadline_ms:  milliseconds that the answer may take; None is the deployment's, 0 any
     exclude:      item ids that the answer must not contain; unknown ones do no harm
     exclude_seen: which items of the user's past it must not contain; None is the deployment's
+    filter:       what each item must satisfy, beside the deployment's rules
     """
 
     k: int
@@ -65,6 +60,7 @@ class Ask:
     deadline_ms: int | None = None
     exclude: Sequence[str] = ()
     exclude_seen: Seen | None = None
+    filter: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +104,8 @@ class Recommender:
     """Answers for one bundle and its engine. Making one reads the whole catalogue: not on a loop.
 
     `beam_width` and `deadline_ms` (0: none) are those of requests that name none; `policy` what no
-    answer may contain; `popularity` what is clicked now, beside what the catalogue knows.
+    answer may contain; `popularity` what is clicked now, beside what the catalogue knows. Raises
+    InvalidInput, naming a part of `rules`, where the catalogue lacks what they are about.
     """
 
     def __init__(
@@ -138,6 +135,10 @@ class Recommender:
         self._ids = bundle.catalogue.item_ids
         self._titles = bundle.catalogue.titles
         self._sids = bundle.sids
+        self._filters = Filters(
+            bundle.catalogue, self._policy.rules, cache_bytes=self._policy.cache_bytes
+        )
+        self._filters.prepare()
         self._row_of = bundle.catalogue.row_of
         for scene in (None, *self._scenes):
             self._catalogue.popular(scene)  # sorts once; no request shall wait for it
@@ -151,16 +152,19 @@ class Recommender:
         await self._engine.search(Query(tokens, self._beam_width))
 
     async def recommend(self, ask: Ask) -> Answer:
-        """Raises InvalidInput for a scene that the bundle does not know, and for a profile that
-        leaves no room in the prompt; any other trouble is answered with popular items."""
+        """Raises InvalidInput for a scene that the bundle does not know, a filter over attributes
+        that the catalogue lacks, and a profile that leaves no room in the prompt; any other
+        trouble is answered with popular items."""
         scene = self._known_scene(ask.scene)
+        which = ask.exclude_seen or self._policy.exclude_seen
         deadline = Deadline(self._deadline_ms if ask.deadline_ms is None else ask.deadline_ms)
         run = _Run()
-        past = await self._past(ask, deadline, run)
+        past = await self._past(ask, which, deadline)
         run.done("history")
-        eligible = self._eligible(ask, past, run)
+        allowed = await self._filters.eligible(ask.filter)
+        eligible = self._eligible(ask, which, allowed, past, run)
         run.done("eligibility")
-        picks = Picks(ask.k, eligible)
+        picks = Picks(min(ask.k, run.eligible), eligible)
         reason: Reason | None = _reason(past.error) if past.lost else None
         try:
             source, beams = await self._search(ask, scene, past, eligible, deadline, run)
@@ -172,15 +176,15 @@ class Recommender:
                 reason = _reason(error)
             if isinstance(error, EngineError):
                 _log.warning("fallback", reason=reason, error=str(error))
-        for source, rows in popular_rows(self._catalogue, self._popularity, scene):
-            if not picks.full:
-                picks.ranked(source, rows)
+        further = popular_rows(self._catalogue, self._popularity, scene)
+        while not picks.full and (ranking := next(further, None)):
+            picks.ranked(*ranking)
         run.done("items")
         return Answer(
             picks=[self._pick(*pick) for pick in picks],
             source=picks.source,
             reason=reason,
-            stored=run.stored,
+            stored=past.stored,
             history_used=run.used if picks.source == "model" else 0,
             unknown_items=run.unknown,
             eligible_items=run.eligible,
@@ -188,49 +192,42 @@ class Recommender:
             timing_ms=run.timing_ms(),
         )
 
-    async def _past(self, ask: Ask, deadline: Deadline, run: "_Run") -> "_Past":
-        """Reads what is stored where the prompt or `exclude_seen` needs it."""
-        which = ask.exclude_seen or self._policy.exclude_seen
-        needed = ask.history is None or which != "nothing" or "{profile}" in self._template.text
-        if ask.user_id is None or not needed:
-            return _Past(ask.history or [])
-        try:
-            known = await deadline.wait(self._history.read(ask.user_id))
-        except (HistoryUnavailable, DeadlinePassed) as error:
-            _log.warning("history_unread", error=str(error))
-            run.stored = "unavailable"
-            return _Past(ask.history or [], error=error, lost=ask.history is None)
-        run.stored = "hit" if known.events else "miss"
-        item_ids = [e.item_id for e in known.events] if ask.history is None else ask.history
-        return _Past(item_ids, known)
-
-    def _eligible(self, ask: Ask, past: "_Past", run: "_Run") -> Eligibility | None:
-        """What the answer may contain; None for everything."""
-        which = ask.exclude_seen or self._policy.exclude_seen
-        seen = self._rows(
-            seen_items(which, ask.history, past.known.events, self._policy.purchase_types)
+    async def _past(self, ask: Ask, which: Seen, deadline: Deadline) -> Past:
+        profiled = "{profile}" in self._template.text
+        needed = ask.history is None or which != "nothing" or profiled
+        past = await Past.read(
+            self._history, ask.user_id if needed else None, ask.history, deadline
         )
+        if past.error is not None:
+            _log.warning("history_unread", error=str(past.error))
+        return past
+
+    def _eligible(
+        self, ask: Ask, which: Seen, allowed: Eligibility | None, past: Past, run: "_Run"
+    ) -> Eligibility | None:
+        """What the answer may contain: what is `allowed`, less exclusions; None for everything."""
+        seen = self._rows(past.seen(which, self._policy.purchase_types))
+        run.seen = None if past.error is not None and which != "nothing" else len(seen)
         excluded = [*seen, *self._rows(ask.exclude)]
-        eligible = Eligibility.of(excluded=excluded) if excluded else None
+        eligible = (allowed or Eligibility.of()).without(excluded) if excluded else allowed
         n_items = len(self._catalogue)
         run.eligible = n_items if eligible is None else eligible.total(n_items)
-        unread = past.error is not None and which != "nothing"
-        run.seen = None if unread else len(seen)
         return eligible
 
     async def _search(
         self,
         ask: Ask,
         scene: str | None,
-        past: "_Past",
+        past: Past,
         eligible: Eligibility | None,
         deadline: Deadline,
         run: "_Run",
     ) -> tuple[Source, list[Beam]]:
         """Asks the model by all that is known, and says by what that was."""
-        profile = merged(past.known.profile, ask.profile)
-        rows = self._rows(past.item_ids)
-        run.unknown = len(past.item_ids) - len(rows)
+        profile = merged(past.profile, ask.profile)
+        item_ids = past.item_ids()
+        rows = self._rows(item_ids)
+        run.unknown = len(item_ids) - len(rows)
         if not rows and not (self._cold and says_something(profile, scene, self._template)):
             raise _NoHistory
         if run.eligible == 0:
@@ -289,27 +286,10 @@ class _NothingEligible(Exception):
     """There is no item that the answer may contain."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Past:
-    """What is known of a user's past.
-
-    item_ids: the history of the prompt, oldest first
-    known:    all that is stored, where it was read
-    error:    why it could not be read
-    lost:     whether that leaves no history for the prompt
-    """
-
-    item_ids: Sequence[str]
-    known: Known = field(default_factory=lambda: Known([], {}))
-    error: HistoryUnavailable | DeadlinePassed | None = None
-    lost: bool = False
-
-
 class _Run:
     """What is known so far of one request, and how long its stages took."""
 
     def __init__(self) -> None:
-        self.stored: Stored | None = None
         self.unknown = 0
         self.used = 0
         self.eligible = 0

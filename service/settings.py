@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from service.eligibility.filter import Filter
 from service.eligibility.policy import Seen
 
 MAX_BEAM_WIDTH = 512
@@ -49,6 +50,7 @@ def _comma_separated(value: Any) -> Any:
 EventType = Annotated[str, Field(min_length=1, max_length=32)]
 EventTypes = Annotated[tuple[EventType, ...], NoDecode, BeforeValidator(_comma_separated)]
 JsonObject = Annotated[dict[str, Any], NoDecode, BeforeValidator(_json_object)]
+Rules = Annotated[Filter, NoDecode, BeforeValidator(_json_object)]
 
 
 class Settings(BaseSettings):
@@ -113,6 +115,14 @@ class Settings(BaseSettings):
     purchase_types: EventTypes = Field(
         ("purchase",), description="Types of events that count as purchased, comma-separated"
     )
+    rules: Rules | None = Field(
+        None,
+        description="A filter that every item of every answer satisfies, such as"
+        ' {"stock": {"gt": 0}}',
+    )
+    filter_cache_mb: int = Field(
+        64, ge=1, description="Memory for compiled filters: 4 bytes an item and filter"
+    )
     max_in_flight: int = Field(
         512, ge=1, description="Recommendations worked on at once; more are refused with 503"
     )
@@ -169,7 +179,9 @@ def _line(details: ErrorDetails, options: Mapping[str, Any]) -> str:
     key = f"--{name}" if name in options else f"{_PREFIX}{name.upper()}"
     secret = Settings.model_fields[name].annotation == SecretStr | None
     value = "…" if secret else repr(details["input"])
-    return f"{key}={value}: {details['msg'].removeprefix('Value error, ')}"
+    within = ".".join(map(str, details["loc"][1:]))
+    message = details["msg"].removeprefix("Value error, ")
+    return f"{key}={value}: {within}: {message}" if within else f"{key}={value}: {message}"
 
 
 def _shown(default: object) -> str:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, mo
 
 from model_store.bundle import Bundle
 from service import history
+from service.eligibility.filter import Filter
 from service.eligibility.policy import Seen
 from service.recommender import Answer, Ask
 from service.settings import MAX_BEAM_WIDTH, MAX_DEADLINE_MS
@@ -62,6 +63,7 @@ class RecommendationRequest(_Request):
         description="which items of the user's past it must not contain, stored ones included:"
         " those bought, or all; by default what the deployment says",
     )
+    filter: Filter | None = Field(None, description="what the attributes of each item must be")
 
     def ask(self) -> Ask:
         return Ask(
@@ -74,6 +76,7 @@ class RecommendationRequest(_Request):
             deadline_ms=self.deadline_ms,
             exclude=self.exclude,
             exclude_seen=self.exclude_seen,
+            filter=self.filter,
         )
 
 

@@ -1,9 +1,9 @@
 """Which items an answer may contain, from what a request and a deployment ask for.
 
     policy.py     what a deployment keeps out of every answer
-    seen.py       which items a user has seen
     filter.py     the filter language: conditions over attributes, as JSON; knows no catalogue
-    columns.py    a catalogue's attributes, laid out so that a condition is one pass over one array
+    column.py     one attribute of a catalogue, laid out so that a test is one pass over one array
+    columns.py    the attributes of a catalogue, made when they are asked for
     condition.py  conditions bound to columns: masks over items
     filters.py    filters of one catalogue, compiled and cached by content
 

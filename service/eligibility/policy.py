@@ -4,6 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from service.eligibility.filter import Filter
+
 Seen = Literal["nothing", "purchased", "history"]
 """Which items of a user's past are not shown again: none, those bought, all of them."""
 
@@ -14,7 +16,11 @@ class Policy:
 
     exclude_seen:   for requests that do not say
     purchase_types: types of events that count as a purchase
+    rules:          what every item of every answer must satisfy
+    cache_bytes:    that compiled filters may take
     """
 
     exclude_seen: Seen = "purchased"
     purchase_types: Collection[str] = ("purchase",)
+    rules: Filter | None = None
+    cache_bytes: int = 64 << 20

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from service.eligibility.filter import Filter
 from service.settings import Settings, SettingsInvalid, load_settings, settings_table
 
 SECRET = "hunter2"
@@ -37,6 +38,9 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
         ("THREADS", "0"),
         ("LOG_LEVEL", "loud"),
         ("MAX_BODY_BYTES", "1MiB"),
+        ("EXCLUDE_SEEN", "everything"),
+        ("RULES", '{"stock"'),
+        ("RULES", "[1]"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable(
@@ -48,6 +52,24 @@ def test_a_bad_value_is_named_with_its_variable(
     [line] = caught.value.problems
     assert line.startswith((f"SIDREC_{name}={value!r}: ", f"SIDREC_{name}={value}: "))
     assert "\n" not in line
+
+
+def test_a_mistake_within_a_value_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIDREC_RULES", '{"not": {"price": {"gt": "much"}}}')
+    monkeypatch.setenv("SIDREC_PURCHASE_TYPES", "order,,gift")
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings()
+    kinds, rules = sorted(caught.value.problems)
+    assert kinds.startswith("SIDREC_PURCHASE_TYPES='': 1: ")
+    assert rules == "SIDREC_RULES='much': not.price.gt: must be a number"
+
+
+def test_lists_and_rules_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIDREC_PURCHASE_TYPES", "order, gift")
+    monkeypatch.setenv("SIDREC_RULES", '{"stock": {"gt": 0}}')
+    settings = load_settings()
+    assert settings.purchase_types == ("order", "gift")
+    assert settings.rules == Filter.model_validate({"stock": {"gt": 0}})
 
 
 def test_a_bad_option_is_named_as_an_option() -> None:

@@ -1,0 +1,59 @@
+"""The attributes of one catalogue that a filter can test."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from model_store.catalogue import Catalogue
+from service.eligibility.column import Coded, Column, Ids, Numbers, Several, is_number, is_text
+
+# So many values tell a column of categories from one of titles.
+_SAMPLE = 10_000
+
+
+class Columns:
+    """The columns of one catalogue that a filter can test, each made when it is first asked for."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._made: dict[str, Column] = {}
+        schema = catalogue.table.schema
+        self.names = [field.name for field in schema if _kind(field.type) is not None]
+
+    def __len__(self) -> int:
+        """Items."""
+        return len(self._catalogue)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the column has been made."""
+        return name in self._made
+
+    def __getitem__(self, name: str) -> Column:
+        """Raises KeyError for a column that is not there, or that no filter can test."""
+        if name not in self._made:
+            column = self._catalogue.table.column(name)
+            kind = _kind(column.type)
+            if kind is None:
+                raise KeyError(name)
+            # Two threads may both make it; either does.
+            self._made[name] = Ids(self._catalogue.row_of) if name == "item_id" else kind(column)
+        return self._made[name]
+
+    def prepare(self) -> None:
+        """Makes those that filters are likely to test: all but texts for people to read."""
+        for name in self.names:
+            some = self._catalogue.table.column(name).slice(0, _SAMPLE)
+            prose = is_text(some.type) and pc.count_distinct(some).as_py() > len(some) // 2
+            if name == "item_id" or not prose:
+                self[name]
+
+
+def _kind(type_: pa.DataType) -> type[Coded] | type[Numbers] | type[Several] | None:
+    """How attributes of an Arrow type are laid out; None for those that no filter can test."""
+    if is_text(type_) or pa.types.is_boolean(type_):
+        return Coded
+    if is_number(type_):
+        return Numbers
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        inner = type_.value_type
+        return Several if is_text(inner) or is_number(inner) else None
+    return None
