@@ -1,6 +1,7 @@
 """`POST /v1/recommendations/batch`: many users, one request."""
 
 import asyncio
+from collections.abc import Awaitable, Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -74,7 +75,7 @@ async def recommend_batch(batch: BatchRequest, request: Request) -> BatchResults
     return BatchResults(request_id=request_id, results=results)
 
 
-async def _together(work: Any) -> list[BatchResult]:
+async def _together(work: Iterable[Awaitable[BatchResult]]) -> list[BatchResult]:
     return list(await asyncio.gather(*work))
 
 

@@ -25,13 +25,16 @@ def fuzz(url: str, seconds: int, seed: int | None = None) -> "subprocess.Complet
     options += ["--continue-on-failure", "--no-shrink", "--suppress-health-check", "all"]
     if seed is not None:
         options += ["--seed", str(seed)]
-    return subprocess.run(
-        [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    # In a folder of its own: it writes down what it found, and would begin with that next time.
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.run(
+            [sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *options],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
 
 
 def main() -> None:
