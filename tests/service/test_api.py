@@ -206,7 +206,10 @@ def test_profile_and_scene(make_client: MakeClient, scene_bundle: Bundle) -> Non
 def test_a_profile_is_put_read_replaced_and_forgotten(
     make_client: MakeClient, scene_bundle: Bundle
 ) -> None:
-    client = make_client(bundle=scene_bundle.path, engine="torch")
+    # Scores are compared: a prompt that the engine remembers is summed up in another order.
+    client = make_client(
+        bundle=scene_bundle.path, engine="torch", engine_options={"prefix_bytes": 0}
+    )
     assert client.get("/v1/users/ann/profile").json() == {"user_id": "ann", "profile": {}}
     client.post("/v1/events", json=[event(n) for n in (1, 2)])
 
@@ -325,6 +328,7 @@ def test_documentation(client: TestClient) -> None:
         "/v1/users/{user_id}/profile",
         "/v1/users/{user_id}",
         "/v1/items/{item_id}",
+        "/v1/items",
         "/livez",
         "/readyz",
         "/metrics",

@@ -58,8 +58,13 @@ def test_a_history_is_not_tokenised_again(bundle: Bundle) -> None:
             return tokenizer.encode(text)
 
     builder._tokenizer = Counting()  # type: ignore[assignment]
-    for seed in range(30):
-        builder.build(random.Random(seed).choices(range(len(bundle.catalogue)), k=200))
+    histories = [random.Random(n).choices(range(len(bundle.catalogue)), k=200) for n in range(30)]
+    for history in histories:
+        builder.build(history)
+    assert len(calls) == len(set(calls))  # no SID twice
+    calls.clear()
+    for history in histories:
+        builder.build(history)
     assert not calls
 
 
