@@ -21,6 +21,7 @@ from service.engine import Query, create_engine
 from service.prompt import PromptBuilder
 from service.recommender import best_items
 from service.settings import Settings
+from tests.check_eligibility import check
 from tests.engine.reference import assert_same, beams_of
 from tests.tiny import make_bundle
 
@@ -49,6 +50,14 @@ def test_beauty_agrees_with_hugging_face(tmp_path: Path) -> None:
         answers = engine.search_batch([Query(prompt, 20) for prompt in prompts])
     for prompt, answer in zip(prompts, answers, strict=True):
         assert_same(beams_of(answer), reference.search(prompt, 20))
+
+
+def test_beauty_over_http_shows_nothing_seen_and_all_of_few(tmp_path: Path, redis_url: str) -> None:
+    """Two hundred users; `python -m tests.check_eligibility` asks for any number of them."""
+    bundle = real_bundle("beauty", tmp_path)
+    settings = Settings(bundle=bundle.path, redis_url=redis_url, redis_timeout_ms=10_000, threads=1)
+    with TestClient(create_app(settings)) as client:
+        check(client, DATA / "beauty", users=200)
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ class Columns:
         """Makes those that filters are likely to test: all but texts for people to read."""
         for name in self.names:
             some = self._catalogue.table.column(name).slice(0, _SAMPLE)
-            prose = is_text(some.type) and pc.count_distinct(some).as_py() > _SAMPLE // 2
+            prose = is_text(some.type) and pc.count_distinct(some).as_py() > len(some) // 2
             if name == "item_id" or not prose:
                 self[name]
 

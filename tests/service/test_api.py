@@ -73,6 +73,35 @@ def test_the_real_engine_answers(make_client: MakeClient) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_a_filter_and_exclusions(client: TestClient, bundle: Bundle) -> None:
+    client.post("/v1/events", json=[event(n, type="purchase") for n in (5, 10, 11)])
+    wanted = {"brand": {"in": ["brand-0", "brand-1"]}, "price": {"gte": 20, "lt": 80.5}}
+    may = {
+        item["item_id"]
+        for item in bundle.catalogue.table.to_pylist()
+        if item["brand"] in ("brand-0", "brand-1") and 20 <= item["price"] < 80.5
+    }
+    out = sorted(may)[:3]
+    answer = recommend(client, user_id="ann", k=200, filter=wanted, exclude=out)
+    bought = {"item-5", "item-10", "item-11"}
+    assert {item["item_id"] for item in answer["items"]} == may - set(out) - bought
+    assert answer["source"] == "model"
+    assert answer["eligible_items"] == len(answer["items"]) < 200
+    assert answer["seen_items"] == 3
+    nothing = recommend(client, history=HISTORY, filter={"price": {"gt": 5, "lt": 4}})
+    assert (nothing["items"], nothing["eligible_items"]) == ([], 0)
+    assert nothing["reason"] == "nothing_eligible"
+
+
+def test_rules_hold_for_every_answer(make_client: MakeClient, bundle: Bundle) -> None:
+    client = make_client(rules='{"price": {"gt": 30}}', exclude_seen="nothing")
+    price = {item["item_id"]: item["price"] for item in bundle.catalogue.table.to_pylist()}
+    for body in ({}, {"history": HISTORY}, {"history": HISTORY, "filter": {"price": {"lt": 60}}}):
+        answer = recommend(client, k=50, **body)
+        assert len(answer["items"]) == 50
+        assert all(price[item["item_id"]] > 30 for item in answer["items"])
+
+
 def test_defaults(client: TestClient) -> None:
     answer = recommend(client)
     assert len(answer["items"]) == 10

@@ -59,6 +59,20 @@ def refused(response: Any, status: int, *fields: str) -> dict[str, Any]:
         ({"profile": []}, "profile"),
         ({"scene": ""}, "scene"),
         ({"scene": "x" * 65}, "scene"),
+        ({"exclude": "item-1"}, "exclude"),
+        ({"exclude": ["item-1", 7]}, "exclude.1"),
+        ({"exclude": ["item-1"] * 1001}, "exclude"),
+        ({"exclude_seen": "everything"}, "exclude_seen"),
+        ({"exclude_seen": True}, "exclude_seen"),
+        ({"filter": []}, "filter"),
+        ({"filter": {"colour": "red"}}, "filter.colour"),
+        ({"filter": {"price": "cheap"}}, "filter.price.eq"),
+        ({"filter": {"and": [{}, {"price": {"gte": "3"}}]}}, "filter.and.1.price.gte"),
+        ({"filter": {"or": [{"brand": {"lt": 3}}]}}, "filter.or.0.brand.lt"),
+        ({"filter": {"brand": {"in": ["A"] * 1001}}}, "filter.brand.in"),
+        ({"filter": {f"a{n}": 1 for n in range(65)}}, "filter"),
+        ({"filter": {"x" * 5000: 1}}, ("filter." + "x" * 5000)[:200]),
+        ({"filter": {"\ud800": 1}}, "filter"),
         ({"kk": 3}, "kk"),
         ({"\ud800": 3}, ""),
         ({"profile": {"\ud800": "x"}}, "profile.\ufffd\ufffd\ufffd"),
@@ -210,7 +224,28 @@ _leaf = st.none() | st.booleans() | st.integers() | st.floats() | _text
 _json = st.recursive(
     _leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3)
 )
-_fields = ["user_id", "k", "history", "profile", "scene", "beam_width"]
+_fields = [
+    "user_id",
+    "k",
+    "history",
+    "profile",
+    "scene",
+    "beam_width",
+    "exclude",
+    "exclude_seen",
+    "filter",
+]
+_filter = st.recursive(
+    _json,
+    lambda inner: st.dictionaries(
+        st.sampled_from(["and", "or", "not", "brand", "price", "item_id", "x"]),
+        inner
+        | st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["eq", "in", "all", "gt", "exists"]), inner, max_size=2),
+        max_size=3,
+    ),
+    max_leaves=8,
+)
 _event_fields = ["event_id", "user_id", "item_id", "type", "timestamp"]
 
 
@@ -224,7 +259,8 @@ def _mutated(good: dict[str, Any], fields: list[str]) -> st.SearchStrategy[Any]:
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    wanted=_mutated({"history": HISTORY}, _fields),
+    wanted=_mutated({"history": HISTORY}, _fields)
+    | _filter.map(lambda wanted: {"history": HISTORY, "filter": wanted}),
     events=st.lists(_mutated(event(1), _event_fields), max_size=3),
 )
 def test_no_body_breaks_the_service(client: TestClient, wanted: Any, events: Any) -> None:
