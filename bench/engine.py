@@ -91,6 +91,9 @@ def engine(
     beams: Annotated[Ints, ints("Beams of a search.")] = Ints((20,)),
     in_flight: Annotated[Ints, ints("Queries handed in together.")] = Ints((1, 16)),
     grid: Annotated[bool, typer.Option(help="All combinations, not one list at a time.")] = False,
+    returning: Annotated[
+        bool, typer.Option(help="Each prompt was asked before, without its last item.")
+    ] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; with more in flight a third.")] = 15,
     patience: Annotated[float, typer.Option(help="Seconds after which one sits out.")] = 60,
     hugging_face: Annotated[bool, typer.Option(help="With Hugging Face `generate`.")] = True,
@@ -107,7 +110,7 @@ def engine(
     """
     if shape not in shapes.SHAPES:
         raise typer.BadParameter(f"no shape {shape!r}; there are {', '.join(shapes.SHAPES)}")
-    settings = {k: v for k, v in locals().items() if k != "out"}
+    settings = dict(locals())
     torch.set_num_threads(threads)
     loaded = shapes.load(shape, bundle)
     names = [TORCH, *[HUGGING_FACE] * hugging_face, *WITH_VLLM * vllm]
@@ -115,20 +118,30 @@ def engine(
     for cell in left_out:
         console.print(f"left out: a prompt of {cell.tokens} tokens, the model has room for fewer")
     setup = Setup(loaded, max(beams), device, json.loads(engine_options))
-    outcomes = measure(setup, names, cells, rounds=rounds, patience=patience)
+    outcomes = measure(setup, names, cells, rounds=rounds, patience=patience, returning=returning)
     for outcome in track(outcomes * 2, "measuring the floor", transient=True):
         outcome.floor = _floor(outcome, setup)  # the second time better, if the first was disturbed
     rows = [row for outcome in outcomes for row in outcome.rows()]
-    label = f"engine-{loaded.name}"
+    label = f"engine-{loaded.name}{'-returning' if returning else ''}"
     _print(rows, f"{loaded.name} {loaded.version}, {threads} threads, {device}")
     write_json(out, label, machine=describe(device), settings=settings, rows=rows)
     engine_plot.draw(rows, out, label)
 
 
 def measure(
-    setup: Setup, names: Sequence[str], cells: Sequence[Cell], *, rounds: int, patience: float
+    setup: Setup,
+    names: Sequence[str],
+    cells: Sequence[Cell],
+    *,
+    rounds: int,
+    patience: float,
+    returning: bool = False,
 ) -> list[Outcome]:
-    """Every cell, in each all contestants in turn, every round on prompts of its own."""
+    """Every cell, in each all contestants in turn, every round on prompts of its own.
+
+    With `returning` a contestant is asked each prompt without its last item first, which does not
+    count: whoever keeps what it has computed may use it.
+    """
     outcomes: list[Outcome] = []
     tired: list[tuple[str, Cell]] = []
     with ExitStack() as stack:
@@ -137,8 +150,13 @@ def measure(
         }
         for cell in cells:
             count = rounds if cell.in_flight == 1 else max(3, rounds // 3)
-            asked = shapes.prompts(setup.bundle, cell.tokens, cell.in_flight * (count + 2))
+            total = cell.in_flight * (count + 2)
+            asked = shapes.prompts(setup.bundle, cell.tokens, total)
             batches = [asked[i :: count + 2] for i in range(count + 2)]
+            before: list[Any] = []
+            if returning:
+                asked = shapes.prompts(setup.bundle, cell.tokens, total, before_last=True)
+                before = [asked[i :: count + 2] for i in range(count + 2)]
             fresh = {
                 name: search
                 for name, search in searches.items()
@@ -147,7 +165,10 @@ def measure(
             awake = _warmed_up(fresh, batches[-2:], cell.beams, patience)
             tired += [(name, cell) for name in fresh if name not in awake]
             taken = alternate(
-                {name: _round(search, batches, cell.beams) for name, search in awake.items()},
+                {
+                    name: _round(search, batches, before, cell.beams)
+                    for name, search in awake.items()
+                },
                 count,
                 warm_up=0,
                 title=f"{cell.tokens} tokens, {cell.beams} beams, {cell.in_flight} in flight",
@@ -167,8 +188,13 @@ def measure(
     return [outcome for outcome in outcomes if outcome.seconds]
 
 
-def _round(search: Search, batches: Sequence[Any], beams: int) -> Any:
-    return lambda number: search(batches[number], beams)
+def _round(search: Search, batches: Sequence[Any], before: Sequence[Any], beams: int) -> Any:
+    def ask(number: int) -> Any:
+        if before:
+            search(before[number], beams)
+        return search(batches[number], beams)
+
+    return ask
 
 
 def _warmed_up(

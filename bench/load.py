@@ -97,7 +97,7 @@ def load(
     The bundle is the one in service: histories are made of its items, and come with each request
     unless `--stored`. The threads are those of a service of our own.
     """
-    settings = {k: v for k, v in locals().items() if k != "out"}
+    settings = dict(locals())
     crowd = Users(shapes.load("demo", bundle), users)
     bodies = [crowd.body(user, stored=stored) for user in crowd.draw(_BODIES)]
     probes: list[Probe] = []

@@ -45,14 +45,15 @@ def write_json(
     rows: Sequence[Mapping[str, Any]],
     **more: Any,
 ) -> Path:
-    """Writes `out/name.json`: what ran, where, with which settings, and a row a measurement."""
+    """Writes `out/name.json`: what ran, on which machine, with which settings (`out` itself left
+    out), and a row a measurement."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
     document = {
         "bench": name,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
-        "settings": settings,
+        "settings": {name: value for name, value in settings.items() if name != "out"},
         **more,
         "rows": rows,
     }

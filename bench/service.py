@@ -5,7 +5,8 @@ engine alone gets the same prompts in this process. Three contests: one query at
 as much as either can do, in turn, `--in-flight` at any time; and a constant rate below that, which
 only the service has to bear. What sends the load takes part of the same cores; its share is
 reported, and what the service would do without it is computed from that. The floor of the service
-is the engine.
+is the engine. Both compute every prompt anew: what an engine remembers of users who come back makes
+the engine cheaper and not what is around it.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ from service.prompt import PromptBuilder
 
 BEAMS = 20
 _BODIES = 4096
+_OPTIONS = '{"prefix_bytes": 0}'
 STAGES = ("history", "prompt", "search", "items")
 
 
@@ -48,15 +50,15 @@ def service(
     out: Out = DEFAULT_OUT,
 ) -> None:
     """HTTP, validation, Redis, prompt and items: what they add to the engine."""
-    settings = {k: v for k, v in locals().items() if k != "out"}
+    settings = dict(locals())
     torch.set_num_threads(threads)
     loaded = shapes.load("demo", bundle)
     crowd = Users(loaded, users)
     console.print("starting the service …")
     try:
         with (
-            served(loaded.path, threads, {"beam_width": BEAMS}) as one,
-            create_engine("torch", loaded) as engine,
+            served(loaded.path, threads, {"beam_width": BEAMS, "engine_options": _OPTIONS}) as one,
+            create_engine("torch", loaded, **json.loads(_OPTIONS)) as engine,
         ):
             store_histories(one.url, crowd)
             visits = crowd.draw(_BODIES)

@@ -104,8 +104,11 @@ def make_random(
         )
 
 
-def prompts(bundle: Bundle, tokens: int, count: int, seed: int = 20) -> list[list[int]]:
-    """Prompts over random histories, as long as they can be without passing `tokens` tokens."""
+def prompts(
+    bundle: Bundle, tokens: int, count: int, seed: int = 20, *, before_last: bool = False
+) -> list[list[int]]:
+    """Prompts over random histories, as long as they can be without passing `tokens` tokens; or
+    the same prompts as they were before the last item was clicked."""
     builder, rng = PromptBuilder(bundle), np.random.default_rng(seed)
     found = []
     for _ in range(count):
@@ -117,7 +120,7 @@ def prompts(bundle: Bundle, tokens: int, count: int, seed: int = 20) -> list[lis
                 fits = middle
             else:
                 over = middle
-        found.append(builder.build(rows[:fits])[0])
+        found.append(builder.build(rows[: max(1, fits - before_last)])[0])
     return found
 
 

@@ -33,7 +33,7 @@ def trie(
     out: Out = DEFAULT_OUT,
 ) -> None:
     """The prefix trie against dictionaries and sets of tuples."""
-    settings = {k: v for k, v in locals().items() if k != "out"}
+    settings = dict(locals())
     torch.set_num_threads(threads)
     rows = []
     for layout in LAYOUTS:

@@ -29,7 +29,7 @@ def vllm_profile(
     out: Out = DEFAULT_OUT,
 ) -> None:
     """Shares of a query's time in our engine on vLLM."""
-    settings = {k: v for k, v in locals().items() if k != "out"}
+    settings = dict(locals())
     from service.engine.vllm.core import Core
     from service.engine.vllm.driver import Driver
     from service.engine.vllm.levels import LevelCodes

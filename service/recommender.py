@@ -133,7 +133,7 @@ class Recommender:
     async def warm_up(self) -> None:
         """One search, so that the first request finds everything in place. Raises EngineError."""
         now = self._now()
-        tokens, _ = self._prompt.build_from(now.catalogue.sids[:1])
+        tokens, _ = self._prompt.build_from(now.catalogue.codes[:1])
         await self._engine.search(Query(tokens, self._beam_width, trie=now.searched))
 
     async def recommend(self, ask: Ask) -> Answer:
@@ -202,13 +202,13 @@ class Recommender:
         run: "_Run",
     ) -> list[Beam]:
         item_ids = past.item_ids()
-        sids = [sid for item_id in item_ids if (sid := now.catalogue.sid_of(item_id)) is not None]
-        run.unknown = len(item_ids) - len(sids)
-        if not sids:
+        codes = now.catalogue.codes_of(item_ids)
+        run.unknown = len(item_ids) - len(codes)
+        if not len(codes):
             raise _NoHistory
         if run.eligible == 0:
             raise _NothingEligible
-        tokens, run.used = self._prompt.build_from(sids, ask.profile, scene)
+        tokens, run.used = self._prompt.build_from(codes, ask.profile, scene)
         run.done("prompt")
         try:
             width = max(ask.beam_width or self._beam_width, ask.k)

@@ -1,5 +1,6 @@
 """Runs the application under uvicorn: one process, its signals, and a start that fails plainly."""
 
+import gc
 import signal
 import socket
 import sys
@@ -40,7 +41,7 @@ def run(settings: Settings) -> None:
             app,
             host=settings.host,
             port=settings.port,
-            loop="uvloop",
+            loop=settings.event_loop,
             http="httptools",
             ws="none",
             lifespan="on",
@@ -48,7 +49,8 @@ def run(settings: Settings) -> None:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        )
+        ),
+        gc_freeze=settings.gc_freeze,
     )
     # uvicorn raises the signal once more when it is done. By default that would end the process
     # with the signal's exit code, as if it had not been asked politely.
@@ -67,10 +69,21 @@ def run(settings: Settings) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
+    """Says where it listens once it does, with everything loaded.
+
+    With `gc_freeze`, what is there by then is not looked at again by the garbage collector, whose
+    full passes would stop every request for as long as they take.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, gc_freeze: bool) -> None:
+        super().__init__(config)
+        self._gc_freeze = gc_freeze
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._gc_freeze:
+            gc.collect()
+            gc.freeze()
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         _log.info("listening", url=url, docs=f"{url}/docs")

@@ -112,6 +112,12 @@ class Settings(BaseSettings):
     future_tolerance_s: int = Field(
         86_400, ge=0, description="How far in the future an event's timestamp may lie"
     )
+    event_loop: Literal["uvloop", "asyncio"] = Field(
+        "uvloop", description="What drives connections: uvloop or asyncio"
+    )
+    gc_freeze: bool = Field(
+        True, description="Spare what is loaded at start from garbage collection"
+    )
     log_format: Literal["json", "console"] = Field("json", description="Form of the log lines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least important level that is logged"

@@ -1,8 +1,8 @@
 """Queries of concurrent callers become batches, on one thread of the engine's own.
 
-The thread takes the oldest waiting query and with it those of the same beam width and trie that
-fit the token budget, so batches grow by themselves while the model is busy and nobody waits for
-company.
+The thread takes the oldest waiting query and with it those of a like beam width and of the same
+trie that fit the token budget, so batches grow by themselves while the model is busy and nobody
+waits for company.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ class _Waiting:
 
 
 class BatchingEngine(Engine):
-    """An engine that implements `_run` for one batch of equal beam width and trie, and gets the
-    rest.
+    """An engine that implements `_run` for one batch of one trie, and gets the rest.
 
-    `batch_tokens` bounds the prompt tokens of one batch; a longer prompt runs alone.
+    `batch_tokens` bounds the tokens of one batch, those of the prompts and of the beams; a query
+    with more runs alone.
     """
 
     def __init__(self, *, batch_tokens: int) -> None:
@@ -55,13 +55,17 @@ class BatchingEngine(Engine):
         self._closing = False
         # Bounded, for nobody may ever ask.
         self._batch_sizes: deque[int] = deque(maxlen=10_000)
+        self._prompts: deque[tuple[int, int]] = deque(maxlen=10_000)
         self._thread = threading.Thread(target=self._work, name="sidrec-engine", daemon=True)
         self._thread.start()
 
     @abstractmethod
     def _run(self, queries: Sequence[Query]) -> list[list[Beam]]:
-        """Beams of checked queries of one beam width and one trie; called by one thread at a
-        time."""
+        """Beams of checked queries of one trie; called by one thread at a time."""
+
+    def _count_prompt(self, tokens: int, cached: int) -> None:
+        """Of a prompt that `_run` has run, for the metrics."""
+        self._prompts.append((tokens, cached))
 
     def search_batch(self, queries: Sequence[Query]) -> list[list[Beam]]:
         for query in queries:
@@ -94,7 +98,13 @@ class BatchingEngine(Engine):
 
     def stats(self) -> EngineStats:
         sizes = [self._batch_sizes.popleft() for _ in range(len(self._batch_sizes))]
-        return EngineStats(len(self._waiting), sizes)
+        prompts = [self._prompts.popleft() for _ in range(len(self._prompts))]
+        return EngineStats(
+            len(self._waiting),
+            sizes,
+            prompt_tokens=sum(tokens for tokens, _ in prompts),
+            cached_tokens=sum(cached for _, cached in prompts),
+        )
 
     def close(self) -> None:
         with self._changed:
@@ -132,17 +142,25 @@ class BatchingEngine(Engine):
             return False
 
     def _members(self, queries: Sequence[Query]) -> list[int]:
-        """The first query, and those behind it that may share its batch."""
-        members, budget = [0], self._batch_tokens - len(queries[0].prompt_token_ids)
+        """The first query, and those behind it that may share its batch.
+
+        Each query of a batch costs the beams of its widest one, so widths within a batch differ by
+        a factor of two at most.
+        """
+        members, widest = [0], queries[0].beam_width
+        narrowest, tokens = widest, len(queries[0].prompt_token_ids)
         trie = self.trie_of(queries[0])
         for i, query in enumerate(queries[1:], start=1):
-            if budget <= 0:
-                break
-            tokens = len(query.prompt_token_ids)
-            alike = query.beam_width == queries[0].beam_width and self.trie_of(query) is trie
-            if alike and tokens <= budget:
+            if self.trie_of(query) is not trie:
+                continue
+            wide, narrow = max(widest, query.beam_width), min(narrowest, query.beam_width)
+            more = tokens + len(query.prompt_token_ids)
+            beams = (len(members) + 1) * wide * self.trie.depth
+            if wide <= 2 * narrow and more + beams <= self._batch_tokens:
                 members.append(i)
-                budget -= tokens
+                widest, narrowest, tokens = wide, narrow, more
+            elif tokens + len(members) * widest * self.trie.depth >= self._batch_tokens:
+                break
         return members
 
     def _answer(self, batch: list[_Waiting]) -> None:

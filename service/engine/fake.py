@@ -27,7 +27,7 @@ class FakeEngine(BatchingEngine):
         self.adapters = bundle.adapters
         self.fails = fails
         self._sizes = [level.size for level in bundle.spec.levels]
-        super().__init__(batch_tokens=4096)
+        super().__init__(batch_tokens=8192)
 
     def _run(self, queries: Sequence[Query]) -> list[list[Beam]]:
         if self.fails:

@@ -57,6 +57,18 @@ def test_prompts_are_as_long_as_they_can_be(bundle: Bundle) -> None:
     assert found == shapes.prompts(bundle, 50, 8)
 
 
+def test_those_who_return_were_there_before(measure: Measure, bundle: Bundle) -> None:
+    before = shapes.prompts(bundle, 50, 8, before_last=True)
+    after = shapes.prompts(bundle, 50, 8)
+    assert all(len(old) < len(new) for old, new in zip(before, after, strict=True))
+    found = measure(
+        "engine",
+        *("--bundle", bundle.path, "--tokens", 50, "--beams", 4, "--in-flight", "1,2"),
+        *("--returning", "--rounds", 2, "--threads", 1),
+    )
+    assert {row["same_order"] for row in found["rows"]} == {1}
+
+
 def test_random_weights_are_a_bundle_like_any_other(tmp_path: Path) -> None:
     config = shapes.QWEN | {
         "hidden_size": 32,

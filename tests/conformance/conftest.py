@@ -11,6 +11,7 @@ import torch
 from model_store.bundle import Bundle
 from service.engine import Engine, create_engine
 from service.settings import Settings
+from tests.engine.conftest import one_thread as one_thread
 
 LIBRARIES = {"torch": "torch", "vllm": "vllm"}
 
@@ -18,15 +19,6 @@ OPTIONS: dict[str, dict[str, object]] = {
     "torch": {"device": "cpu"},
     "vllm": {"kv_cache_memory_bytes": 2**28} if not torch.cuda.is_available() else {},
 }
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """Models this small lose more to threads that wait for each other than they gain."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", params=LIBRARIES)

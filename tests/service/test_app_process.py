@@ -171,7 +171,7 @@ def test_no_acknowledged_event_is_lost_by_kill_9(serve: Serve) -> None:
             assert response.json() == {"accepted": 1, "duplicates": 0}
             acknowledged.append(f"e{number}")
     assert process.end(signal.SIGKILL)[0] == -signal.SIGKILL
-    again = serve("--engine", "fake")
+    again = serve("--engine", "fake", event_loop="asyncio")
     with again.client() as client:
         kept = client.get("/v1/users/ann/history").json()["events"]
         assert [found["event_id"] for found in kept] == acknowledged

@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from model_store.bundle import Bundle
-from service.errors import InvalidInput
+from service.errors import EngineError, InvalidInput
 from service.prompt import PromptBuilder
 
 
@@ -47,7 +48,7 @@ def test_as_much_as_fits_of_the_latest(bundle: Bundle, count: int) -> None:
     assert used == count or len(expected(used + 1)) > bundle.max_prompt_tokens
 
 
-def test_a_long_history_takes_few_encodings(bundle: Bundle) -> None:
+def test_a_history_is_not_tokenised_again(bundle: Bundle) -> None:
     builder = PromptBuilder(bundle)
     tokenizer, calls = builder._tokenizer, []
 
@@ -58,9 +59,40 @@ def test_a_long_history_takes_few_encodings(bundle: Bundle) -> None:
 
     builder._tokenizer = Counting()  # type: ignore[assignment]
     for seed in range(30):
-        calls.clear()
         builder.build(random.Random(seed).choices(range(len(bundle.catalogue)), k=200))
-        assert len(calls) <= 7
+    assert not calls
+
+
+@pytest.mark.parametrize("separator", ["", ", ", " ", ",", "\n- "])
+@pytest.mark.parametrize("kind", ["byte-level", "metaspace"])
+def test_any_history_equals_its_text_in_tokens(
+    bundle: Bundle, opening_bundle: Bundle, separator: str, kind: str
+) -> None:
+    rng = random.Random(separator)
+    for plain in (bundle, opening_bundle):
+        template = plain.manifest.prompt.model_copy(update={"separator": separator})
+        manifest = plain.manifest.model_copy(update={"prompt": template})
+        tokenizer = Tokenizer.from_str(plain.tokenizer.to_str())
+        if kind == "metaspace":
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+        changed = replace(plain, manifest=manifest, tokenizer=tokenizer)
+        builder = PromptBuilder(changed)
+        for count in (0, 1, 2, 3, 17):
+            rows = rng.choices(range(len(plain.catalogue)), k=count)
+            text = template.render([plain.sids[row] for row in rows]) + plain.spec.opening
+            assert builder.build(rows) == (tokenizer.encode(text).ids, count)
+
+
+def test_a_tokenizer_that_does_not_cut_at_sids_is_refused(bundle: Bundle) -> None:
+    def tokenizer(pre_tokenizer: Any) -> Tokenizer:
+        words = bundle.tokenizer.get_vocab()
+        made = Tokenizer(models.WordLevel({**words, "?": len(words)}, unk_token="?"))
+        made.pre_tokenizer = pre_tokenizer
+        return made
+
+    # One word for each text between spaces: SIDs side by side are none.
+    with pytest.raises(EngineError, match="does not cut"):
+        PromptBuilder(replace(bundle, tokenizer=tokenizer(pre_tokenizers.WhitespaceSplit())))
 
 
 def test_a_profile_without_room_is_refused(bundle: Bundle, scene_bundle: Bundle) -> None:

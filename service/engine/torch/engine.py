@@ -13,6 +13,7 @@ from service.engine.beams import Beams, advance, answers
 from service.engine.frontier import Level, frontier
 from service.engine.torch.config import ModelConfig
 from service.engine.torch.model import Cache, Model
+from service.engine.torch.prefixes import PrefixCache
 from service.engine.torch.weights import load_weights
 from service.errors import EngineError
 
@@ -23,7 +24,8 @@ class TorchEngine(BatchingEngine):
     device:       "cpu", "cuda", "cuda:1" …; by default a GPU where there is one
     dtype:        "float32" or "bfloat16", by default what suits the device; or "int8" on a CPU:
                   two to four times as many products a second, beams that differ a little
-    batch_tokens: prompt tokens that one batch may hold
+    batch_tokens: tokens of prompts and beams that one batch may hold
+    prefix_bytes: memory for keys and values of prompts seen lately; 0 computes every prompt anew
 
     It runs no LoRA adapters: merged at load they would cost one full copy of the weights per
     scene, and queries of different scenes would no longer share a batch. Raises `EngineError` for
@@ -36,7 +38,8 @@ class TorchEngine(BatchingEngine):
         *,
         device: str | None = None,
         dtype: str | None = None,
-        batch_tokens: int = 4096,
+        batch_tokens: int = 8192,
+        prefix_bytes: int = 256 << 20,
     ) -> None:
         _refuse_adapters(bundle)
         place = _device(device)
@@ -48,6 +51,7 @@ class TorchEngine(BatchingEngine):
         ]
         self._columns = [_columns(tokens) for tokens in self._level_tokens]
         self._spare = _spare_rows(config, place)
+        self._prefixes = PrefixCache(prefix_bytes)
         self.trie = bundle.trie.to(place)
         self.max_prompt_tokens = bundle.max_prompt_tokens
         super().__init__(batch_tokens=batch_tokens)
@@ -61,7 +65,7 @@ class TorchEngine(BatchingEngine):
         widths = [query.beam_width for query in queries]
         eligible = EligibilityBatch([q.eligible for q in queries], trie.n_items).to(device)
         prompts = [query.prompt_token_ids for query in queries]
-        cache, hidden = self._model.prefill(prompts, self._room(queries, trie))
+        cache, hidden = self._prefill(prompts, self._room(queries, trie))
         logp = self._model.logprobs(hidden)[:, self._columns[0]]
         beams = Beams.start(len(queries), device)
         beams = advance(trie, 0, beams, logp, beams.query, widths, eligible)
@@ -77,6 +81,16 @@ class TorchEngine(BatchingEngine):
             if depth < trie.depth:
                 paths = paths[beams.parent]
         return answers(trie, beams)
+
+    def _prefill(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[Cache, Tensor]:
+        known = [self._prefixes.find(prompt) for prompt in prompts]
+        cache, hidden = self._model.prefill(prompts, known, room)
+        for j, (prompt, prefix) in enumerate(zip(prompts, known, strict=True)):
+            self._count_prompt(len(prompt), prefix.tokens)
+            if prefix.tokens < len(prompt) - 1:
+                kept = [layer[j, :, : len(prompt)] for layer in cache.layers]
+                self._prefixes.keep(prompt, kept)
+        return cache, hidden
 
     def _room(self, queries: Sequence[Query], trie: Trie) -> int:
         """Places for beam tokens that a query may need: each pass may be wider by the spare."""

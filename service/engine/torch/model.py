@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
 from service.engine.torch.config import ModelConfig
+from service.engine.torch.prefixes import Prefix
 from service.engine.torch.weights import Layer, Weights
 
 
@@ -53,29 +54,39 @@ class Model:
     def device(self) -> torch.device:
         return self._weights.embedding.device
 
-    def prefill(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[Cache, Tensor]:
-        """Runs prompts of different lengths packed behind each other, without padding work.
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], known: Sequence[Prefix], room: int
+    ) -> tuple[Cache, Tensor]:
+        """Runs what is not `known` of prompts of different lengths, packed behind each other,
+        without padding work.
 
         Returns the cache, with `room` places for beam tokens, and the hidden state behind each
         prompt's last token (Q, hidden).
         """
-        lengths = [len(prompt) for prompt in prompts]
+        lengths, starts = [len(prompt) for prompt in prompts], [prefix.tokens for prefix in known]
+        run = [n - start for n, start in zip(lengths, starts, strict=True)]
         device = self.device
-        ids = torch.tensor([token for prompt in prompts for token in prompt], device=device)
-        position = torch.cat([torch.arange(n, device=device) for n in lengths])
-        last = torch.tensor(lengths, device=device).cumsum(0) - 1
+        ids = [t for prompt, at in zip(prompts, starts, strict=True) for t in prompt[at:]]
+        position = torch.cat(
+            [torch.arange(at, n, device=device) for at, n in zip(starts, lengths, strict=True)]
+        )
+        last = torch.tensor(run, device=device).cumsum(0) - 1
         cache = self._new_cache(lengths, room)
         turn = self._turn.index_select(0, position)
-        x = self._weights.embedding.index_select(0, ids)  # (N, hidden)
-        for layer, kept in zip(self._weights.layers, cache.layers, strict=True):
+        x = self._weights.embedding.index_select(0, torch.tensor(ids, device=device))  # (N, hidden)
+        masks = [self._later(n, at) for n, at in zip(run, starts, strict=True)]
+        for i, (layer, kept) in enumerate(zip(self._weights.layers, cache.layers, strict=True)):
             q, kv = self._project(layer, x, turn)
-            at_end = kept is cache.layers[-1]
+            at_end = i + 1 == len(cache.layers)
             mixed = []
-            for j, (qj, kvj) in enumerate(zip(q.split(lengths), kv.split(lengths), strict=True)):
-                kept[j, :, : lengths[j]] = kvj.transpose(0, 1)
+            for j, (qj, kvj) in enumerate(zip(q.split(run), kv.split(run), strict=True)):
+                if (before := known[j].kept) is not None:
+                    kept[j, :, : starts[j]] = before[i, :, : starts[j]]
+                kept[j, :, starts[j] : lengths[j]] = kvj.transpose(0, 1)
                 # Of the last layer only the last position goes on: its keys are all that is
                 # needed of the others.
-                mixed.append(self._causal(qj[-1:] if at_end else qj, kvj))
+                rows, mask = (qj[-1:], None) if at_end else (qj, masks[j])
+                mixed.append(self._causal(rows, kept[j, :, : lengths[j]], mask))
             if at_end:
                 x = x[last]
             x = self._rest(layer, x, mixed[0] if len(mixed) == 1 else torch.cat(mixed))
@@ -134,12 +145,20 @@ class Model:
             pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()) * turn))
         return heads[:, : self._heads], heads[:, self._heads :]
 
-    def _causal(self, q: Tensor, kv: Tensor) -> Tensor:
-        """Attention within one prompt: q (n, H, D) or its last row, kv (n, 2·G, D)."""
-        k, v = kv.repeat_interleave(self._group, 1).transpose(0, 1)[None].chunk(2, dim=1)
-        causal = q.shape[0] == k.shape[2] and q.shape[0] > 1
+    def _later(self, rows: int, start: int) -> Tensor | None:
+        """Which tokens of a prompt its last `rows`, from `start` on, may see: (rows, n); None
+        where the order of the places says it."""
+        if start == 0 or rows == 1:
+            return None
+        seen = torch.ones(rows, start + rows, dtype=torch.bool, device=self.device)
+        return seen.tril_(start)
+
+    def _causal(self, q: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention within one prompt: its last rows q (m, H, D), kv (2·G, n, D)."""
+        k, v = kv.repeat_interleave(self._group, 0)[None].chunk(2, dim=1)
+        causal = mask is None and q.shape[0] > 1
         mixed = scaled_dot_product_attention(
-            q.transpose(0, 1)[None], k, v, is_causal=causal, scale=1.0
+            q.transpose(0, 1)[None], k, v, attn_mask=mask, is_causal=causal, scale=1.0
         )
         return mixed[0].transpose(0, 1).flatten(1)
 
