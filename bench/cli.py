@@ -3,6 +3,7 @@
 import typer
 
 from bench.agreement import agreement
+from bench.catalogue import catalogue
 from bench.engine import engine
 from bench.load import load
 from bench.replay import replay
@@ -23,6 +24,7 @@ app.command()(engine)
 app.command()(agreement)
 app.command()(trie)
 app.command()(service)
+app.command()(catalogue)
 app.command()(load)
 app.command()(replay)
 app.command()(search)

@@ -4,7 +4,7 @@ stays as it is.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -64,7 +64,9 @@ class Edition(Catalogue):
     @classmethod
     def first(cls, catalogue: Catalogue, sids: Sequence[str]) -> "Edition":
         """A catalogue as it is; `sids` are the texts of its SIDs."""
-        ledger = Ledger(catalogue.table, catalogue.item_ids, catalogue.titles, sids)
+        ledger = Ledger(
+            catalogue.table, catalogue.item_ids, catalogue.titles, sids, catalogue.codes
+        )
         counts = {s: catalogue.popularity_in(s) for s in (None, *catalogue.scenes)}
         nothing = np.empty(0, np.int64)
         edition = cls(ledger, np.arange(len(catalogue)), catalogue.codes, nothing, counts)
@@ -90,9 +92,18 @@ class Edition(Catalogue):
         return values
 
     def sid_of(self, item_id: str) -> str | None:
-        """The SID of an item that is here, or was: a history may still speak of it."""
+        """The SID of an item that is here, or was."""
         line = self.ledger.line(item_id, len(self._versions))
         return None if line is None else self.ledger.sids[line]
+
+    def codes_of(self, item_ids: Iterable[str]) -> Codes:
+        """The SIDs (n, depth) of those items that are here, or were, in their order: a history may
+        speak of items that are gone."""
+        behind = len(self._versions)
+        lines = [
+            line for item_id in item_ids if (line := self.ledger.line(item_id, behind)) is not None
+        ]
+        return self.ledger.codes[np.array(lines, np.int64)]
 
     def edited(
         self, table: pa.Table, sids: Sequence[str], codes: Codes, gone: Sequence[str] = ()
@@ -106,7 +117,7 @@ class Edition(Catalogue):
         `codes` of the result is the very array of this one unless rows moved, and so is `lines`
         unless there are new versions.
         """
-        lines, counts = self.ledger.write(table, sids), counts_of(table, self._counts)
+        lines, counts = self.ledger.write(table, sids, codes), counts_of(table, self._counts)
         places = [self.row_of.get(item_id) for item_id in table.column("item_id").to_pylist()]
         stays = np.array(
             [row is not None and self._may_stay(row, codes[i], counts, i)

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from model_store.sid import Codes
+
 T = TypeVar("T")
 Lines = npt.NDArray[np.int64]
 
@@ -20,14 +22,21 @@ _CHUNKS = 32
 
 
 class Ledger:
-    """ids, titles, sids: by line; table: all attributes, a row for each line written so far."""
+    """ids, titles, sids: by line; table: all attributes, a row for each line written so far; codes:
+    those of the SIDs, likewise, with room behind them."""
 
     def __init__(
-        self, table: pa.Table, ids: Sequence[str], titles: Sequence[str | None], sids: Sequence[str]
+        self,
+        table: pa.Table,
+        ids: Sequence[str],
+        titles: Sequence[str | None],
+        sids: Sequence[str],
+        codes: Codes,
     ) -> None:
         """Of items that have one version each."""
         self.ids, self.titles, self.sids = list(ids), list(titles), list(sids)
         self.table = table
+        self.codes = codes
         self._before = [-1] * len(self.ids)
         self._last = {item_id: line for line, item_id in enumerate(self.ids)}
 
@@ -39,9 +48,14 @@ class Ledger:
         """How many ids have a line."""
         return len(self._last)
 
-    def write(self, table: pa.Table, sids: Sequence[str]) -> Lines:
+    def write(self, table: pa.Table, sids: Sequence[str], codes: Codes) -> Lines:
         """Adds a line for each row of `table`, with the columns of the others; their numbers."""
         first = len(self.ids)
+        if first + len(codes) > len(self.codes):
+            grown = np.empty((2 * (first + len(codes)), codes.shape[1]), self.codes.dtype)
+            grown[:first] = self.codes[:first]
+            self.codes = grown
+        self.codes[first : first + len(codes)] = codes
         ids = [str(item_id) for item_id in table.column("item_id").to_pylist()]
         self.titles += table.column("title").to_pylist()
         self.sids += sids
@@ -70,7 +84,8 @@ class Ledger:
             [column[line] for line in kept.tolist()]
             for column in (self.ids, self.titles, self.sids)
         )
-        return Ledger(self.table.take(pa.array(kept)), ids, titles, sids), number
+        table = self.table.take(pa.array(kept))
+        return Ledger(table, ids, titles, sids, self.codes[kept]), number
 
 
 class ByRow(Sequence[T]):

@@ -11,19 +11,18 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from model_store.bundle import Bundle
 from model_store.prompt import Profile
+from model_store.sid.spec import END, Codes
 from service.errors import EngineError, InvalidInput
 
 _FRAMES = 4096
 """Texts around a history that are kept in tokens: a profile and a scene make one."""
 _UNCUT = "the tokenizer does not cut text at the tokens of SIDs"
 
-_SIDS = 1 << 16
-"""SIDs that are kept in tokens."""
-
-Ids = tuple[int, ...]
+Ids = npt.NDArray[np.int64]
 
 
 class PromptBuilder:
@@ -35,7 +34,8 @@ class PromptBuilder:
     def __init__(self, bundle: Bundle) -> None:
         self._template = bundle.manifest.prompt
         self._limit = bundle.max_prompt_tokens
-        self._sids = bundle.sids
+        self._codes = bundle.catalogue.codes
+        self._level_tokens = bundle.level_tokens
         self._opening, self._closing = bundle.spec.opening, bundle.spec.closing
         self._tokenizer = bundle.tokenizer
         # A tokenizer may have been saved with either; what is cut here, and where, we decide.
@@ -46,40 +46,33 @@ class PromptBuilder:
         self._sid_id = int(bundle.level_tokens[0][code])
         self._between = self._piece(self._closing + self._template.separator + self._opening)
         self._around = lru_cache(_FRAMES)(self._frame)
-        self._codes = lru_cache(_SIDS)(self._tokens)
         self._check(bundle)
 
     def build(
         self, rows: Sequence[int], profile: Profile | None = None, scene: str | None = None
     ) -> tuple[list[int], int]:
         """The same as `build_from`, of rows of the bundle's catalogue."""
-        return self.build_from([self._sids[row] for row in rows], profile, scene)
+        return self.build_from(self._codes[np.asarray(rows, np.int64)], profile, scene)
 
     def build_from(
-        self, sids: Sequence[str], profile: Profile | None = None, scene: str | None = None
+        self, codes: Codes, profile: Profile | None = None, scene: str | None = None
     ) -> tuple[list[int], int]:
-        """Token ids, and how many of the `sids` (oldest first) they speak of.
+        """Token ids, and how many of the SIDs `codes` (n, depth), oldest first, they speak of.
 
         The oldest ones fall off until the rest fits. Raises `InvalidInput` where not even an empty
         history fits.
         """
         texts = self._template.around(profile, scene)
         before, after = self._around(*texts)
-        free = self._limit - len(before) - len(after) + len(self._between)
-        told: list[Ids] = []
-        for sid in reversed(sids):
-            codes = self._codes(sid)
-            free -= len(self._between) + len(codes)
-            if free < 0:
-                break
-            told.append(codes)
-        if told:
-            tokens = [*before, *told[-1]]
-            for codes in reversed(told[:-1]):
-                tokens += self._between
-                tokens += codes
-            return [*tokens, *after], len(told)
-        tokens = [*self._encode(texts[0] + texts[1] + self._opening)]
+        history = self._sids(codes)
+        # Tokens of the last SID, of the last two, …, each with what stands in front of it.
+        sizes = (history != END).sum(1)[::-1].cumsum() - len(self._between)
+        fits = int(np.searchsorted(sizes, self._limit - len(before) - len(after), side="right"))
+        if fits:
+            told = history[len(codes) - fits :].ravel()
+            told = told[told != END][len(self._between) :]
+            return [*before.tolist(), *told.tolist(), *after.tolist()], fits
+        tokens = self._encode(texts[0] + texts[1] + self._opening).tolist()
         if len(tokens) > self._limit:
             raise InvalidInput("profile", f"the prompt has no room for it ({len(tokens)} tokens)")
         return tokens, 0
@@ -91,9 +84,15 @@ class PromptBuilder:
         if used == len(rows) and tokens != self._tokenizer.encode(text).ids:
             raise EngineError(_UNCUT)
 
-    def _tokens(self, sid: str) -> Ids:
-        """The tokens of a SID's codes."""
-        return self._piece(sid[len(self._opening) : len(sid) - len(self._closing)])
+    def _sids(self, codes: Codes) -> Ids:
+        """The tokens of each SID, behind those that part it from the one before; (SIDs, n), `END`
+        for a code that a SID lacks."""
+        tokens = [
+            np.where(column == END, END, ids[column])
+            for ids, column in zip(self._level_tokens, codes.T, strict=True)
+        ]
+        between = np.broadcast_to(self._between[:, None], (len(self._between), len(codes)))
+        return np.concatenate([between, np.stack(tokens)]).T
 
     def _frame(self, before: str, after: str) -> tuple[Ids, Ids]:
         """What stands before the first code of a history, and behind the last one."""
@@ -108,8 +107,8 @@ class PromptBuilder:
             raise EngineError(_UNCUT)
         return ids[found[0] + 1 : found[-1]]
 
-    def _cut(self, ids: Ids) -> list[int]:
-        return [place for place, token in enumerate(ids) if token == self._sid_id]
+    def _cut(self, ids: Ids) -> Ids:
+        return np.flatnonzero(ids == self._sid_id)
 
     def _encode(self, text: str) -> Ids:
-        return tuple(self._tokenizer.encode(text).ids)
+        return np.array(self._tokenizer.encode(text).ids, np.int64)

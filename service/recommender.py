@@ -99,7 +99,7 @@ class Recommender:
     async def warm_up(self) -> None:
         """One search, so that the first request finds everything in place. Raises EngineError."""
         now = self._now()
-        tokens, _ = self._prompt.build_from(now.catalogue.sids[:1])
+        tokens, _ = self._prompt.build_from(now.catalogue.codes[:1])
         await self._engine.search(Query(tokens, self._beam_width, trie=now.searched))
 
     async def recommend(self, ask: Ask) -> Answer:
@@ -237,16 +237,15 @@ class Recommender:
     ) -> tuple[Source, list[Beam]]:
         """Asks the model by all that is known, and says by what that was."""
         profile = merged(past.profile, ask.profile)
-        known = [now.catalogue.sid_of(item_id) for item_id in past.item_ids]
-        sids = [sid for sid in known if sid is not None]
-        run.unknown = len(known) - len(sids)
-        if not sids and not (self._cold and says_something(profile, scene, self._template)):
+        codes = now.catalogue.codes_of(past.item_ids)
+        run.unknown = len(past.item_ids) - len(codes)
+        if not len(codes) and not (self._cold and says_something(profile, scene, self._template)):
             raise _NoHistory
         if run.eligible == 0:
             raise _NothingEligible
         if not self._pace.fits(deadline):
             raise DeadlinePassed("a search takes longer at present than is left")
-        tokens, run.used = self._prompt.build_from(sids, profile, scene)
+        tokens, run.used = self._prompt.build_from(codes, profile, scene)
         run.done("prompt")
         query = Query(
             tokens,
@@ -262,7 +261,7 @@ class Recommender:
                 beams = await deadline.wait(self._engine.search(query))
         finally:
             run.done("search")
-        return "model" if sids else "profile", beams
+        return "model" if len(codes) else "profile", beams
 
     def _shown(
         self,

@@ -91,6 +91,7 @@ class LiveCatalogue:
         self._records: dict[str, Record] = {}
         self._callers: deque[_Caller] = deque()
         self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._known_at: float | None = None
         self._damaged = False
@@ -135,6 +136,8 @@ class LiveCatalogue:
         waiting = sum(len(caller.changes) for caller in self._callers)
         if waiting + len(possible) > _MOST_WAITING:
             raise Overloaded(f"{waiting} changes to the catalogue wait")
+        if self._closing.is_set():
+            raise CatalogueUnavailable("the service stops")
         caller = _Caller(possible)
         self._callers.append(caller)
         self._wake.set()
@@ -153,17 +156,17 @@ class LiveCatalogue:
         )
 
     async def close(self) -> None:
-        """Stops following; callers who wait are told that nothing was acknowledged."""
+        """Ends when what is being done is done; callers who wait are told that nothing was
+        acknowledged."""
+        self._closing.set()
+        self._wake.set()
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await self._task
         self._settle(list(self._callers), CatalogueUnavailable("the service stops"))
 
     async def _follow(self, poll_s: float) -> None:
-        while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), poll_s)
+        while not self._closing.is_set():
+            await _set_within(self._wake, poll_s)
             self._wake.clear()
             before, began = self.current, monotonic()
             callers = [c for c in self._callers if not c.future.cancelled()]
@@ -175,15 +178,12 @@ class LiveCatalogue:
                 if not self._away:
                     _log.warning("catalogue changes unavailable", error=str(error))
                 self._away = True
-            except asyncio.CancelledError:
-                self._settle(callers, CatalogueUnavailable("the service stops"))
-                raise
             except Exception as error:
                 _log.exception("catalogue changes failed")
                 self._settle(callers, error)
                 self._damaged = True
             if self.current is not before:
-                await asyncio.sleep(max(_REST_S, 2 * (monotonic() - began)))
+                await _set_within(self._closing, max(_REST_S, 2 * (monotonic() - began)))
 
     async def _turn(self, callers: Sequence[_Caller]) -> None:
         if self._damaged:
@@ -281,3 +281,10 @@ class LiveCatalogue:
         for caller in callers:
             if not caller.future.done():
                 caller.future.set_exception(error)
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    """Waits until the event is set, or until the time is over."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

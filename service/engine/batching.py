@@ -197,13 +197,16 @@ class BatchingEngine(Engine):
         Each query of a batch costs the beams of its widest one, so widths within a batch differ by
         a factor of two at most.
         """
-        members, widest, trie = [0], queries[0].beam_width, self.trie_of(queries[0])
+        members, widest = [0], queries[0].beam_width
         narrowest, tokens = widest, len(queries[0].prompt_token_ids)
+        trie = self.trie_of(queries[0])
         for i, query in enumerate(queries[1:], start=1):
+            if self.trie_of(query) is not trie:
+                continue
             wide, narrow = max(widest, query.beam_width), min(narrowest, query.beam_width)
             more = tokens + len(query.prompt_token_ids)
-            alike = wide <= 2 * narrow and self.trie_of(query) is trie
-            if alike and more + (len(members) + 1) * wide * trie.depth <= self._batch_tokens:
+            beams = (len(members) + 1) * wide * trie.depth
+            if wide <= 2 * narrow and more + beams <= self._batch_tokens:
                 members.append(i)
                 widest, narrowest, tokens = wide, narrow, more
             elif tokens + len(members) * widest * trie.depth >= self._batch_tokens:

@@ -96,6 +96,9 @@ def assert_equal(found: Edition, plain: Plain) -> None:
     assert {item_id: found.sid_of(item_id) for item_id in IDS} == {
         item_id: plain.seen.get(item_id) for item_id in IDS
     }
+    asked = [*IDS, "never"]
+    known = [plain.seen[item_id] for item_id in asked if item_id in plain.seen]
+    assert found.codes_of(asked).tolist() == SPEC.parse(known).tolist()
     if not plain.items:
         assert [found.popular(scene).tolist() for scene in (None, *SCENES)] == [[]] * 3
         return

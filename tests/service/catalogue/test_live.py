@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +21,16 @@ from service.errors import CatalogueUnavailable, InvalidInput
 from service.history import connect
 from tests.service.catalogue.conftest import Open
 
-KEYBOARD = {"title": "Veltrix mechanical keyboard 87 keys", "category": "keyboards", "price": 59.0}
+KEYBOARD: dict[str, Any] = {
+    "title": "Veltrix mechanical keyboard 87 keys",
+    "category": "keyboards",
+    "price": 59.0,
+}
 SID = "<a_1><b_2><c_3><d_4>"
 
 
 async def put(
-    live: LiveCatalogue, item_id: str, *, sid: str | None = None, **values: object
+    live: LiveCatalogue, item_id: str, *, sid: str | None = None, **values: Any
 ) -> Outcome:
     [outcome] = (await live.change([Put(item_id, values, sid)])).outcomes
     if isinstance(outcome, InvalidInput):
