@@ -3,6 +3,7 @@
 import typer
 
 from bench.agreement import agreement
+from bench.eligibility import eligibility
 from bench.engine import engine
 from bench.load import load
 from bench.replay import replay
@@ -21,6 +22,7 @@ def commands() -> None:
 app.command()(engine)
 app.command()(agreement)
 app.command()(trie)
+app.command()(eligibility)
 app.command()(service)
 app.command()(load)
 app.command()(replay)
