@@ -4,6 +4,7 @@ import typer
 
 from bench.agreement import agreement
 from bench.catalogue import catalogue
+from bench.eligibility import eligibility
 from bench.engine import engine
 from bench.load import load
 from bench.replay import replay
@@ -23,6 +24,7 @@ def commands() -> None:
 app.command()(engine)
 app.command()(agreement)
 app.command()(trie)
+app.command()(eligibility)
 app.command()(service)
 app.command()(catalogue)
 app.command()(load)

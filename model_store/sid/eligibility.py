@@ -88,7 +88,7 @@ class EligibilityBatch:
     """
 
     def __init__(self, queries: Sequence[Eligibility | None], n_items: int) -> None:
-        self._n_items = n_items
+        self._n_items, self._queries = n_items, len(queries)
         masks = [None if q is None else q.allowed for q in queries]
         self._masks = list({id(mask): mask for mask in masks if mask is not None}.values())
         if any(len(mask) != n_items + 1 for mask in self._masks):
@@ -124,6 +124,24 @@ class EligibilityBatch:
             out = torch.searchsorted(self._excluded, base + behind)
             count = count - (out - torch.searchsorted(self._excluded, base + first))
         return count
+
+    def open(self, query: Tensor, first: Tensor, behind: Tensor) -> Tensor:
+        """Whether there is an eligible item in each range first..behind-1 of query number `query`,
+        (n,). The ranges are disjoint and ascend, query by query, as the nodes of a search do."""
+        if self._excluded is None and self._one_mask:
+            [allowed] = self._masks
+            return allowed.index_select(0, behind) != allowed.index_select(0, first)
+        count = self._allowed(query, first, behind)
+        if self._excluded is None or len(count) == 0:
+            return count > 0
+        if self._queries > 1:
+            base = query * (self._n_items + 1)
+            first, behind = base + first, base + behind
+        # Excluded rows are fewer than nodes: each looks for its node, not each node for its rows.
+        place = torch.searchsorted(behind, self._excluded, right=True).clamp_(max=len(count) - 1)
+        inside = first.index_select(0, place) <= self._excluded
+        inside &= behind.index_select(0, place) > self._excluded
+        return count.index_add_(0, place, inside.to(count.dtype), alpha=-1) > 0
 
     def _allowed(self, query: Tensor, first: Tensor, behind: Tensor) -> Tensor:
         if self._one_mask:

@@ -135,7 +135,7 @@ class Trie:
     def rows(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """The items under `nodes` (n,) at `depth`: first row and the row behind the last."""
         starts = self.first_row[depth]
-        return starts[nodes], starts[nodes + 1]
+        return starts.index_select(0, nodes), starts.index_select(0, nodes + 1)
 
     def only_ends(self, depth: int, nodes: Tensor) -> Tensor:
         """Whether all that follows `nodes` (any shape) at `depth` is `END`: a complete SID."""

@@ -11,7 +11,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeGuard
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 # Up to so many values one comparison each is faster than looking every row up.
 _FEW = 4
+_TEXTS, _NUMBERS, _FLAGS = frozenset({str}), frozenset({int, float}), frozenset({bool})
 
 
 class WrongType(Exception):
@@ -81,11 +82,11 @@ class Coded(Column):
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self.holds = "true or false" if pa.types.is_boolean(column.type) else "texts"
-        self._fits = _fits(column.type)
+        self._types = _types(column.type)
         self._code, self._codes = _encode(column)
 
     def keys(self, values: Sequence[Value]) -> frozenset[Key]:
-        return _codes_of(values, self._code, self._fits)
+        return _codes_of(values, self._code, self._types)
 
     def one_of(self, keys: Collection[Key]) -> Mask:
         return _one_of(self._codes, keys, len(self._code))
@@ -111,12 +112,10 @@ class Numbers(Column):
         self._complete = bool(self._has.all())
 
     def keys(self, values: Sequence[Value]) -> frozenset[Key]:
-        numbers = [number for number in values if _is_a_number(number)]
-        if len(numbers) < len(values):
-            raise WrongType(next(i for i, v in enumerate(values) if not _is_a_number(v)))
+        _check(values, _NUMBERS)
         if not self._integers:
-            return frozenset(map(float, numbers))
-        return frozenset(int(number) for number in numbers if number == int(number))
+            return frozenset(map(float, values))
+        return frozenset(int(number) for number in values if number == int(number))
 
     def one_of(self, keys: Collection[Key]) -> Mask:
         if len(keys) <= _FEW:
@@ -155,7 +154,7 @@ class Several(Column):
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self._n_items = len(column)
-        self._fits = _fits(column.type.value_type)
+        self._types = _types(column.type.value_type)
         self._code, codes = _encode(pc.list_flatten(column))
         rows = np.concatenate([np.empty(0, np.int32), *_parents(column)])
         has = codes >= 0
@@ -164,7 +163,7 @@ class Several(Column):
         self._behind = np.cumsum(np.bincount(codes, minlength=len(self._code))).tolist()
 
     def keys(self, values: Sequence[Value]) -> frozenset[Key]:
-        return _codes_of(values, self._code, self._fits)
+        return _codes_of(values, self._code, self._types)
 
     def one_of(self, keys: Collection[Key]) -> Mask:
         found = np.zeros(self._n_items, bool)
@@ -199,7 +198,7 @@ class Ids(Column):
         self._n_items = n_items
 
     def keys(self, values: Sequence[Value]) -> frozenset[Key]:
-        return _codes_of(values, self._row_of, _is_a_text)
+        return _codes_of(values, self._row_of, _TEXTS)
 
     def one_of(self, keys: Collection[Key]) -> Mask:
         found = np.zeros(self._n_items, bool)
@@ -218,32 +217,25 @@ def is_number(type_: pa.DataType) -> bool:
     return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_))
 
 
-def _is_a_text(value: Value) -> bool:
-    return isinstance(value, str)
-
-
-def _is_a_number(value: Value) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_a_flag(value: Value) -> bool:
-    return isinstance(value, bool)
-
-
-def _fits(type_: pa.DataType) -> Callable[[Value], bool]:
-    """Whether a value can be compared with those of an Arrow type."""
+def _types(type_: pa.DataType) -> frozenset[type]:
+    """Of values that can be compared with those of an Arrow type."""
     if pa.types.is_boolean(type_):
-        return _is_a_flag
-    return _is_a_text if is_text(type_) else _is_a_number
+        return _FLAGS
+    return _TEXTS if is_text(type_) else _NUMBERS
+
+
+def _check(values: Sequence[Value], types: frozenset[type]) -> None:
+    if not types.issuperset(map(type, values)):
+        raise WrongType(next(i for i, value in enumerate(values) if type(value) not in types))
 
 
 def _codes_of(
-    values: Sequence[Value], code: Mapping[Any, int], fits: Callable[[Value], bool]
+    values: Sequence[Value], code: Mapping[Any, int], types: frozenset[type]
 ) -> frozenset[Key]:
-    for place, value in enumerate(values):
-        if not fits(value):
-            raise WrongType(place)
-    return frozenset(code[value] for value in values if value in code)
+    _check(values, types)
+    keys = set(map(code.get, values))
+    keys.discard(None)
+    return cast(frozenset[Key], frozenset(keys))
 
 
 def _encode(column: pa.ChunkedArray) -> tuple[dict[Value, int], npt.NDArray[Any]]:

@@ -23,6 +23,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     StrictBool,
+    TypeAdapter,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -68,7 +69,20 @@ _VALUE_SCHEMA = {"type": ["string", "number", "boolean"]}
 
 AnyValue = Annotated[Any, AfterValidator(_value), WithJsonSchema(_VALUE_SCHEMA)]
 AnyNumber = Annotated[Any, AfterValidator(_number), WithJsonSchema({"type": "number"})]
-Values = Annotated[list[AnyValue], Field(max_length=MAX_VALUES)]
+
+
+def _values(values: list[Any]) -> list[Any]:
+    # Lists are long, and nearly always of texts: all of those are looked at in one go.
+    return values if set(map(type, values)) <= {str, bool} else _EACH.validate_python(values)
+
+
+_EACH = TypeAdapter(list[AnyValue])
+Values = Annotated[
+    list[Any],
+    Field(max_length=MAX_VALUES),
+    AfterValidator(_values),
+    WithJsonSchema({"type": "array", "items": _VALUE_SCHEMA, "maxItems": MAX_VALUES}),
+]
 
 
 class Test(BaseModel):

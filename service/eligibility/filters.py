@@ -43,12 +43,8 @@ class Filters:
         condition = self.bind(wanted, field)
         kept = self._kept.get(condition)
         if kept is None:
-            kept = await asyncio.to_thread(self.compile, condition)
-            self._kept[condition] = kept
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(condition)
+            return self._keep(condition, await asyncio.to_thread(self.compile, condition))
+        self._kept.move_to_end(condition)
         return kept
 
     def prepare(self) -> None:
@@ -63,3 +59,9 @@ class Filters:
     def compile(self, condition: Condition) -> Eligibility:
         """One pass over each column that the condition tests, and one to count."""
         return Eligibility.of(condition.mask(self._columns))
+
+    def _keep(self, condition: Condition, compiled: Eligibility) -> Eligibility:
+        self._kept[condition] = compiled
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return compiled

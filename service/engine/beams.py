@@ -66,8 +66,12 @@ def advance(
     """
     below = trie.children(depth, beams.node)
     if not eligible.unrestricted:
-        may = eligible.count(beams.query[below.parent], *trie.rows(depth + 1, below.node)) > 0
-        below = Children(below.parent[may], below.node[may], below.code[may])
+        rows = trie.rows(depth + 1, below.node)
+        may = eligible.open(beams.query.index_select(0, below.parent), *rows)
+        if not may.all():
+            chosen = may.nonzero().flatten()
+            parts = (below.parent, below.node, below.code)
+            below = Children(*(part.index_select(0, chosen) for part in parts))
     at = row.index_select(0, below.parent)
     if trie.has_end[depth]:
         gain = logp[at, below.code.clamp(min=0)].masked_fill_(below.code == END, 0.0)

@@ -77,16 +77,17 @@ def _below(trie: Trie, above: Level, eligible: EligibilityBatch) -> Level:
     """The prefixes one code longer that may be found and may grow."""
     depth = above.depth + 1
     below = trie.children(above.depth, above.node)
-    level = Level(depth, above.query[below.parent], below.node, below.code, below.parent)
+    query = above.query.index_select(0, below.parent)
+    level = Level(depth, query, below.node, below.code, below.parent)
     if trie.has_end[depth]:  # as it is behind a level with an end
         level = _only(level, ~trie.only_ends(depth, level.node))
     if not eligible.unrestricted:
         rows = trie.rows(depth, level.node)
-        level = _only(level, eligible.count(level.query, *rows) > 0)
+        level = _only(level, eligible.open(level.query, *rows))
     return level
 
 
 def _only(level: Level, which: Tensor) -> Level:
-    return Level(
-        level.depth, level.query[which], level.node[which], level.code[which], level.parent[which]
-    )
+    chosen = which.nonzero().flatten()
+    columns = (level.query, level.node, level.code, level.parent)
+    return Level(level.depth, *(column.index_select(0, chosen) for column in columns))

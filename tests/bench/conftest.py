@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import bench.eligibility
 from bench import machine, trie_contest
 from model_store.bundle import Bundle
 from service.cli import cli
@@ -30,6 +31,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """As few repetitions as there may be: no test looks at how long anything took."""
     monkeypatch.setattr(machine, "_TRY_S", 0.0)
     monkeypatch.setattr(trie_contest, "_TURN_S", 0.0)
+    monkeypatch.setattr(bench.eligibility, "_TURN_S", 0.0)
 
 
 @pytest.fixture(scope="session")
