@@ -148,7 +148,9 @@ async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> str:
     try:
         async with session.post(url + PATH, data=body, headers=_JSON) as answer:
             content = await answer.read()
-            if answer.status == 200 and b'"source":"popular"' in content:
+            # The answer's own source stands before those of its items.
+            _, _, source = content.partition(b'"source":"')
+            if answer.status == 200 and source.startswith(b"popular"):
                 return "popular"
             return str(answer.status)
     except (aiohttp.ClientError, TimeoutError):

@@ -90,9 +90,12 @@ def test_what_is_not_a_models_answer_is_counted(server: SlowServer) -> None:
     refused = open_loop(server.url, BODIES, 100, 0.1)
     assert (refused.outcomes, refused.failed) == ({"200": 5, "503": 5}, 5)
     server.refuses = 0
-    server.answer = b'{"source":"popular"}'
-    popular = open_loop(server.url, BODIES, 100, 0.1)
-    assert (popular.outcomes, popular.failed) == ({"popular": 10}, 10)
+    for source in (b"popular", b"popular_in_scene"):
+        server.answer = b'{"source":"%s","items":[{"source":"popular"}]}' % source
+        popular = open_loop(server.url, BODIES, 100, 0.1)
+        assert (popular.outcomes, popular.failed) == ({"popular": 10}, 10)
+    server.answer = b'{"source":"model","items":[{"source":"model"},{"source":"popular"}]}'
+    assert open_loop(server.url, BODIES, 100, 0.1).outcomes == {"200": 10}
 
 
 def test_nobody_is_there() -> None:

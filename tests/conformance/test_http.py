@@ -117,7 +117,7 @@ def assert_same_answer(found: dict[str, Any], right: dict[str, Any], bundle: Bun
             assert item["rank"] == rank
     ours, theirs = found.pop("items"), right.pop("items")
     assert found == right
-    if right["source"] == "model":
+    if right["source"] in ("model", "profile"):
         assert_agree(beams(ours, bundle), beams(theirs, bundle))
     else:
         assert ours == theirs
@@ -133,7 +133,10 @@ def test_one_after_the_other(
         sources.append(right["source"])
         assert len(right["items"]) == body.get("k", 10)
         assert_same_answer(found, right, demo)
-    assert sources == ["model"] * (len(bodies) - 4) + ["popular"] * 4
+    template = demo.manifest.prompt
+    in_scene = "profile" if demo.cold and "{scene}" in template.text else "popular_in_scene"
+    assert sources[:-4] == ["model"] * (len(bodies) - 4)
+    assert sources[-4:] == ["popular", "popular", in_scene, "popular"]
 
 
 def test_all_at_once(
