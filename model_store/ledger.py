@@ -51,6 +51,8 @@ class Ledger:
     def write(self, table: pa.Table, sids: Sequence[str], codes: Codes) -> Lines:
         """Adds a line for each row of `table`, with the columns of the others; their numbers."""
         first = len(self.ids)
+        if not len(codes):
+            return np.empty(0, np.int64)
         if first + len(codes) > len(self.codes):
             grown = np.empty((2 * (first + len(codes)), codes.shape[1]), self.codes.dtype)
             grown[:first] = self.codes[:first]

@@ -37,6 +37,9 @@ _MOST_WAITING = 20_000
 _REST_S = 0.1
 """Time between two snapshots at least: searches of different tries do not share a batch."""
 
+_FAILED_REST_S = 2.0
+"""After an error of our own: what failed may fail again, with a trace in the log each time."""
+
 _ATTEMPTS = 20
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
@@ -182,6 +185,7 @@ class LiveCatalogue:
                 _log.exception("catalogue changes failed")
                 self._settle(callers, error)
                 self._damaged = True
+                await _set_within(self._closing, _FAILED_REST_S)
             if self.current is not before:
                 await _set_within(self._closing, max(_REST_S, 2 * (monotonic() - began)))
 

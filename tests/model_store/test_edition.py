@@ -14,7 +14,7 @@ from model_store.catalogue import Catalogue
 from model_store.edition import Edition
 from model_store.sid import Level, SidSpec, Trie
 
-EXAMPLES = settings(deadline=None, max_examples=40)
+EXAMPLES = settings(deadline=None, max_examples=15)
 SPEC = SidSpec((Level("<a_{}>", 3), Level("<b_{}>", 3), Level("<c_{}>", 2)), extra=True)
 SCENES = ("home", "cart")
 
@@ -40,7 +40,7 @@ def items_of(ids: list[str]) -> st.SearchStrategy[list[Item]]:
 
 IDS = [f"i{n}" for n in range(14)]
 BATCHES = st.lists(
-    st.tuples(items_of(IDS), st.lists(st.sampled_from(IDS), max_size=6, unique=True)), max_size=8
+    st.tuples(items_of(IDS), st.lists(st.sampled_from(IDS), max_size=6, unique=True)), max_size=6
 )
 SCHEMA = Catalogue.from_items(
     [
