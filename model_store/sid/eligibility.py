@@ -6,12 +6,44 @@ whole catalogue. A search walks only nodes with a count above zero: it cannot ru
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from model_store.sid.trie import Trie
+
+_MANY = 1 << 17
+"""Nodes of a depth that are looked at once and for all. Deeper down a search sees few of more."""
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """What searches under one mask share, so that each but the first has little to do.
+
+    moved: the mask's counts on devices other than theirs
+    nodes: by depth, a trie's rows there and which of its nodes have an allowed item
+    """
+
+    moved: dict[torch.device, Tensor] = field(default_factory=dict)
+    nodes: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def on(self, allowed: Tensor, device: torch.device) -> Tensor:
+        if allowed.device == device:
+            return allowed
+        if device not in self.moved:
+            self.moved[device] = allowed.to(device)
+        return self.moved[device]
+
+    def open(self, allowed: Tensor, trie: Trie, depth: int) -> Tensor:
+        """Which nodes of `depth` have an allowed item, (nodes,) bool."""
+        rows = trie.first_row[depth]
+        if depth not in self.nodes or self.nodes[depth][0] is not rows:
+            before = allowed.index_select(0, rows)
+            self.nodes[depth] = rows, before[1:] != before[:-1]
+        return self.nodes[depth][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +56,7 @@ class Eligibility:
 
     allowed: Tensor | None
     excluded: Tensor
+    _kept: _Kept = field(default_factory=_Kept, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -46,7 +79,7 @@ class Eligibility:
             more = more[self.allowed[more + 1] > self.allowed[more]]
         if len(self.excluded):
             more = torch.cat([self.excluded, more]).unique()
-        return Eligibility(self.allowed, more)
+        return Eligibility(self.allowed, more, self._kept)
 
     def total(self, n_items: int) -> int:
         """Eligible items in the whole catalogue."""
@@ -90,9 +123,11 @@ class EligibilityBatch:
     def __init__(self, queries: Sequence[Eligibility | None], n_items: int) -> None:
         self._n_items, self._queries = n_items, len(queries)
         masks = [None if q is None else q.allowed for q in queries]
-        self._masks = list({id(mask): mask for mask in masks if mask is not None}.values())
-        if any(len(mask) != n_items + 1 for mask in self._masks):
+        if any(mask is not None and len(mask) != n_items + 1 for mask in masks):
             raise ValueError(f"an eligibility that is not over {n_items} items")
+        shared = {id(q.allowed): q for q in queries if q is not None and q.allowed is not None}
+        self._masks = [q.allowed for q in shared.values() if q.allowed is not None]
+        self._kept = [q._kept for q in shared.values()]
         slots = {id(mask): slot for slot, mask in enumerate(self._masks)}
         # Slot -1: everything is allowed.
         self._slot = torch.tensor([slots.get(id(mask), -1) for mask in masks])
@@ -112,7 +147,10 @@ class EligibilityBatch:
     def to(self, device: torch.device | str) -> "EligibilityBatch":
         """Moves the tables to `device` and returns self."""
         self._slot = self._slot.to(device)
-        self._masks = [mask.to(device) for mask in self._masks]
+        place = self._slot.device
+        self._masks = [
+            kept.on(mask, place) for mask, kept in zip(self._masks, self._kept, strict=True)
+        ]
         self._excluded = None if self._excluded is None else self._excluded.to(device)
         return self
 
@@ -125,12 +163,12 @@ class EligibilityBatch:
             count = count - (out - torch.searchsorted(self._excluded, base + first))
         return count
 
-    def open(self, query: Tensor, first: Tensor, behind: Tensor) -> Tensor:
-        """Whether there is an eligible item in each range first..behind-1 of query number `query`,
-        (n,). The ranges are disjoint and ascend, query by query, as the nodes of a search do."""
-        if self._excluded is None and self._one_mask:
-            [allowed] = self._masks
-            return allowed.index_select(0, behind) != allowed.index_select(0, first)
+    def open(self, trie: Trie, depth: int, query: Tensor, node: Tensor) -> Tensor:
+        """Whether there is an eligible item under each of `node` (n,) at `depth`, for query number
+        `query` (n,). Nodes ascend, query by query, as those of a search do."""
+        if self._excluded is None and self._one_mask and trie.n_nodes(depth) <= _MANY:
+            return self._kept[0].open(self._masks[0], trie, depth).index_select(0, node)
+        first, behind = trie.rows(depth, node)
         count = self._allowed(query, first, behind)
         if self._excluded is None or len(count) == 0:
             return count > 0

@@ -66,8 +66,8 @@ def advance(
     """
     below = trie.children(depth, beams.node)
     if not eligible.unrestricted:
-        rows = trie.rows(depth + 1, below.node)
-        may = eligible.open(beams.query.index_select(0, below.parent), *rows)
+        query = beams.query.index_select(0, below.parent)
+        may = eligible.open(trie, depth + 1, query, below.node)
         if not may.all():
             chosen = may.nonzero().flatten()
             parts = (below.parent, below.node, below.code)

@@ -82,8 +82,7 @@ def _below(trie: Trie, above: Level, eligible: EligibilityBatch) -> Level:
     if trie.has_end[depth]:  # as it is behind a level with an end
         level = _only(level, ~trie.only_ends(depth, level.node))
     if not eligible.unrestricted:
-        rows = trie.rows(depth, level.node)
-        level = _only(level, eligible.open(level.query, *rows))
+        level = _only(level, eligible.open(trie, depth, level.query, level.node))
     return level
 
 

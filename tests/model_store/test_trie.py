@@ -263,6 +263,60 @@ class TestEligibility:
                 if (single := eligibility(restriction)) is not None:
                     assert single.count(first, behind).tolist() == expected
 
+    @given(sid_rows(), st.data())
+    @EXAMPLES
+    def test_nodes_with_something_left(self, rows: list[Sid], data: st.DataObject) -> None:
+        """Any nodes of any queries, as long as they ascend; the same masks over another trie."""
+        n = len(rows)
+        queries = data.draw(st.lists(restrictions(n), min_size=1, max_size=4))
+        batch = EligibilityBatch([eligibility(q) for q in queries], n)
+        for trie in (build(rows), build([(0, *row) for row in rows])):
+            for depth in range(trie.depth + 1):
+                every = st.sampled_from(every_node(trie, depth).tolist())
+                pairs = st.tuples(st.integers(0, len(queries) - 1), every)
+                asked = sorted(data.draw(st.sets(pairs)))
+                query, node = torch.tensor(asked, dtype=torch.long).reshape(-1, 2).T
+                counted = batch.count(query, *trie.rows(depth, node))
+                assert batch.open(trie, depth, query, node).tolist() == (counted > 0).tolist()
+
+    def test_a_wide_level_is_looked_at_where_the_search_is(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trie = build([(0, 0), (0, 1), (1, 0), (2, 2)])
+        mask = np.array([True, False, True, False])
+        node, query = torch.tensor([0, 1, 2]), torch.zeros(3, dtype=torch.long)
+        for many in (3, 2):
+            monkeypatch.setattr("model_store.sid.eligibility._MANY", many)
+            batch = EligibilityBatch([Eligibility.of(mask)], 4)
+            assert batch.open(trie, 1, query, node).tolist() == [True, True, False]
+
+    @given(st.integers(1, 20), st.data())
+    @EXAMPLES
+    def test_exclusions_add_up(self, n: int, data: st.DataObject) -> None:
+        restriction = data.draw(restrictions(n))
+        rows = data.draw(st.lists(st.integers(0, n - 1), max_size=12))
+        chosen = (eligibility(restriction) or Eligibility.of()).without(rows)
+        may = allowed(restriction, n)
+        may[rows] = False
+        assert chosen.rows(0, n) == np.flatnonzero(may).tolist()
+        assert chosen.total(n) == may.sum()
+
+    @given(st.integers(1, 40), st.data())
+    @EXAMPLES
+    def test_the_first_of_some_order(self, n: int, data: st.DataObject) -> None:
+        restriction = data.draw(restrictions(n).filter(lambda r: r is not None))
+        order = data.draw(st.permutations(range(n)))
+        most = data.draw(st.integers(1, n))
+        chosen = eligibility(restriction)
+        assert chosen is not None
+        may = allowed(restriction, n)
+        expected = [row for row in order if may[row]][:most]
+        assert chosen.among(np.array(order), most) == expected
+
+    def test_a_mask_over_other_items(self) -> None:
+        with pytest.raises(ValueError, match="not over 4 items"):
+            EligibilityBatch([Eligibility.of(np.ones(3, bool))], 4)
+
     @given(st.integers(1, 30), st.data())
     @EXAMPLES
     def test_mixed_queries_in_one_call(self, n: int, data: st.DataObject) -> None:
