@@ -7,13 +7,15 @@ does not know the service.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_matrix, csr_matrix
 
 from model_store.build.dataset import UserSequence
+from model_store.bundle import Bundle
 
 CUTOFFS = (1, 5, 10)
 
@@ -36,6 +38,13 @@ class Split:
 
 
 Ranker = Callable[[Sequence[Case]], Sequence[Sequence[int]]]
+
+
+class RankerFor(Protocol):
+    """Makes a ranker of catalogue rows by the bundle's own model, through a serving engine."""
+
+    def __call__(self, bundle: Bundle, *, exclude_seen: bool = False) -> Ranker:
+        """`exclude_seen` leaves the items of a case's history out of its ranking."""
 
 
 def metrics(ranked: Sequence[Sequence[int]], targets: Sequence[int]) -> dict[str, float]:
@@ -90,10 +99,15 @@ def popularity(sequences: Sequence[UserSequence], n_items: int) -> npt.NDArray[n
     return np.bincount(np.array(rows, np.int64), minlength=n_items)
 
 
-def popularity_ranker(counts: npt.NDArray[np.int64]) -> Ranker:
-    """The same list for everybody."""
-    best = [int(row) for row in np.argsort(-counts, kind="stable")[: max(CUTOFFS)]]
-    return lambda cases: [best] * len(cases)
+def popularity_ranker(counts: npt.NDArray[np.int64], *, exclude_seen: bool = False) -> Ranker:
+    """The same list for everybody, with `exclude_seen` less the items of the history."""
+    best = [int(row) for row in np.argsort(-counts, kind="stable")]
+
+    def rank(case: Case) -> list[int]:
+        seen = set(case.user.items) if exclude_seen else set()
+        return list(islice((row for row in best if row not in seen), max(CUTOFFS)))
+
+    return lambda cases: [rank(case) for case in cases]
 
 
 def cooccurrence_ranker(

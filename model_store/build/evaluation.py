@@ -42,6 +42,11 @@ class Evaluation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sasrec: SasRecSettings | None = None
+    exclude_seen: bool = Field(
+        default=False,
+        description="no ranker answers with an item of the history; co-occurrence and SASRec"
+        " never do",
+    )
     sample: int = Field(
         default=100, ge=0, description="cases, and titles, that are written freely; 0: none"
     )
@@ -52,7 +57,7 @@ def baselines(split: Split, n_items: int, settings: Evaluation) -> dict[str, Ran
     """The rankers that a model has to beat, fitted to what was learnt from."""
     counts = popularity(split.learn, n_items)
     rankers = {
-        "popularity": popularity_ranker(counts),
+        "popularity": popularity_ranker(counts, exclude_seen=settings.exclude_seen),
         "co-occurrence": cooccurrence_ranker(split.learn, counts),
     }
     if settings.sasrec:

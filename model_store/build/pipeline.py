@@ -15,9 +15,10 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from model_store.build.config import BuildConfig
+from model_store.build.evaluate import RankerFor
 from model_store.build.publish import publish
 from model_store.build.stages import Work
-from model_store.build.steps import RankerFor, Steps
+from model_store.build.steps import Steps
 from model_store.errors import BuildError
 from model_store.versions import Location, Versions
 

@@ -20,7 +20,8 @@ def publish(
     """Adds the bundle to the store, unless it is there, and promotes it if the rules hold."""
     training = json.loads((work.path("train") / "training.json").read_text())
     found = json.loads((work.path("evaluate") / "metrics.json").read_text())["overall"]
-    part = config.model_dump(mode="json", include={"data", "split", "sids", "model", "train"})
+    told = {"data", "split", "sids", "model", "train", "evaluate"}
+    part = config.model_dump(mode="json", include=told)
     part |= {"loss": training["losses"][-1], "seconds": training["seconds"]}
     part["build"] = work.digest(
         ["sids", "train", "evaluate"], config.prompt.model_dump(mode="json")

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from model_store.build.config import BuildConfig, FileData
 from model_store.build.dataset import Encoder
-from model_store.build.evaluate import Ranker, Split, metrics
+from model_store.build.evaluate import RankerFor, Split, metrics
 from model_store.build.evaluation import (
     baselines,
     measure,
@@ -46,8 +46,6 @@ from model_store.errors import BuildError
 from model_store.report import metrics_table
 from model_store.sid import SidSpec, infer_spec
 from model_store.store import Store
-
-RankerFor = Callable[[Bundle], Ranker]
 
 _SPEC = TypeAdapter(SidSpec)
 
@@ -177,7 +175,8 @@ class Steps:
         with TemporaryDirectory(prefix="sidrec-") as trial:
             bundle = self._trial(Store(trial), self._work.path("train") / "model")
             rankers = baselines(split, len(items), config.evaluate)
-            rankers[model_name(self._config)] = reordered(self._ranker_for(bundle), bundle, items)
+            ranker = self._ranker_for(bundle, exclude_seen=config.evaluate.exclude_seen)
+            rankers[model_name(config)] = reordered(ranker, bundle, items)
             found = measure(rankers, split, len(items))
             found |= write_freely(
                 bundle,
@@ -231,6 +230,9 @@ class Steps:
             "users to learn from": f"{len(split.learn):,}",
             "events to learn from": f"{sum(len(user.items) for user in split.learn):,}",
             "cases": f"{len(split.test):,} ({self._config.split.kind})",
+            "items of the history": "in no ranking"
+            if self._config.evaluate.exclude_seen
+            else "in the rankings of popularity and model, not of co-occurrence and SASRec",
             "model": model.base if isinstance(model, Pretrained) else "Qwen2 from scratch",
             "epochs": training["epochs"],
         }

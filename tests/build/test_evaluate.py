@@ -87,6 +87,10 @@ def test_popularity_counts_and_ranks() -> None:
     assert counts.tolist() == [2, 2, 2, 1] + [0] * 11
     ranked = popularity_ranker(counts)([Case(SEQUENCES[0], 0)] * 2)
     assert ranked[0] == ranked[1] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    cases = [Case(sequence, 0) for sequence in SEQUENCES]
+    unseen = popularity_ranker(counts, exclude_seen=True)(cases)
+    assert [rows[:3] for rows in unseen] == [[3, 4, 5], [2, 3, 4], [0, 1, 4]]
+    assert all(len(rows) == 10 for rows in unseen)
 
 
 def test_cooccurrence_by_hand() -> None:

@@ -138,12 +138,16 @@ def test_a_worse_model_does_not_become_champion(
     built: Built, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rules = [{"metric": "NDCG@10", "against": "co-occurrence", "margin": 9.0}]
-    path = built.again(evaluate={"sample": 1}, publish={"rules": rules})
+    path = built.again(evaluate={"exclude_seen": True}, publish={"rules": rules})
     champion = built.store.resolve("tiny@champion")
     assert champion != ("tiny", int(path.name))
     said = capsys.readouterr().out
     assert f"tiny@{path.name} does not become champion" in said
     assert "(co-occurrence × 10)" in "".join(said.split("\n"))
+    rule = "| items of the history | in {} |"
+    assert rule.format("no ranking") in (path / "report/report.md").read_text()
+    first = rule.format("the rankings of popularity and model, not of co-occurrence and SASRec")
+    assert first in (built.bundle.path / "report/report.md").read_text()
 
 
 def killed(work: Path, store: Path, when: str) -> bool:
