@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from model_store.build.evaluate import (
     Case,
@@ -28,6 +28,7 @@ from model_store.build.evaluate import (
 )
 from model_store.build.generation import FreeGeneration
 from model_store.build.sasrec import SasRecSettings, sasrec_ranker, train_sasrec
+from model_store.build.section import Section
 from model_store.bundle import Bundle
 
 T = TypeVar("T")
@@ -36,10 +37,8 @@ HISTORY = (1, 3, 6, 11, 21)
 POPULARITY = (1, 5, 20, 100)
 
 
-class Evaluation(BaseModel):
+class Evaluation(Section):
     """What is measured beside the rankings of the model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sasrec: SasRecSettings | None = None
     exclude_seen: bool = Field(

@@ -11,20 +11,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from rich.progress import track
 from torch import Tensor, nn
 
 from model_store.build.dataset import UserSequence
 from model_store.build.evaluate import CUTOFFS, Case, Ranker, metrics
+from model_store.build.section import Section
 
 _AT_ONCE = 256
 
 
-class SasRecSettings(BaseModel):
+class SasRecSettings(Section):
     """The paper's sizes, at most `length` events of a history."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden: int = 64
     blocks: int = 2
