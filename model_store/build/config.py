@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
+from model_store.build.adapters import Adapters
 from model_store.build.evaluation import Evaluation
 from model_store.build.gate import Publish
 from model_store.build.model import ModelShape, Pretrained
@@ -96,6 +97,7 @@ class BuildConfig(Section):
         Discriminator(lambda value: "base" if "base" in dict(value) else "shape"),
     ] = ModelShape()
     train: Schedule = Schedule()
+    adapters: Adapters | None = None
     evaluate: Evaluation = Evaluation()
     publish: Publish = Publish()
 
@@ -104,6 +106,13 @@ class BuildConfig(Section):
         given = isinstance(self.data, FileData) and self.data.train is not None
         if given != (self.split.kind == "files"):
             raise ValueError('split.kind = "files" goes with data.train and data.test')
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_fit_prompt(self) -> "BuildConfig":
+        wanted, known = self.adapters.scenes if self.adapters else (), self.prompt.scenes
+        if known and (unknown := set(wanted) - set(known)):
+            raise ValueError(f"adapters.scenes: prompt.scenes has no {', '.join(sorted(unknown))}")
         return self
 
 

@@ -19,6 +19,8 @@ from model_store.bundle import Bundle
 
 CUTOFFS = (1, 5, 10)
 
+Buckets = dict[str, dict[str, Any]]
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -75,22 +77,51 @@ def by_bucket(
     targets: Sequence[int],
     values: Sequence[int],
     edges: Sequence[int],
-) -> dict[str, dict[str, Any]]:
+) -> Buckets:
     """The metrics of each ranking within each bucket of `values`, one of them a case; buckets
     in order, each with its number of `cases` and the `metrics` by ranker."""
     buckets: dict[str, list[int]] = {}
     for i in np.argsort(values, kind="stable"):
         buckets.setdefault(bucket(int(values[i]), edges), []).append(int(i))
+    return {name: _part(ranked, targets, inside) for name, inside in buckets.items()}
+
+
+def by_scene(ranked: Mapping[str, Sequence[Sequence[int]]], cases: Sequence[Case]) -> Buckets:
+    """The same of the cases of each scene; none where no case has one."""
+    scenes: dict[str, list[int]] = {}
+    for i, case in enumerate(cases):
+        if case.user.scene is not None:
+            scenes.setdefault(case.user.scene, []).append(i)
+    targets = [case.target for case in cases]
+    return {scene: _part(ranked, targets, scenes[scene]) for scene in sorted(scenes)}
+
+
+def _part(
+    ranked: Mapping[str, Sequence[Sequence[int]]], targets: Sequence[int], inside: Sequence[int]
+) -> dict[str, Any]:
     return {
-        name: {
-            "cases": len(inside),
-            "metrics": {
-                ranker: metrics([rows[i] for i in inside], [targets[i] for i in inside])
-                for ranker, rows in ranked.items()
-            },
-        }
-        for name, inside in buckets.items()
+        "cases": len(inside),
+        "metrics": {
+            ranker: metrics([rows[i] for i in inside], [targets[i] for i in inside])
+            for ranker, rows in ranked.items()
+        },
     }
+
+
+def scene_ranker(base: Ranker, of_scene: Mapping[str, Ranker]) -> Ranker:
+    """Each case by the ranker of its scene, and by `base` where the scene has none."""
+
+    def rank(cases: Sequence[Case]) -> list[Sequence[int]]:
+        ranked: list[Sequence[int]] = [()] * len(cases)
+        chosen = [of_scene.get(case.user.scene or "", base) for case in cases]
+        for ranker in (base, *of_scene.values()):
+            mine = [i for i, one in enumerate(chosen) if one is ranker]
+            found = ranker([cases[i] for i in mine]) if mine else []
+            for i, rows in zip(mine, found, strict=True):
+                ranked[i] = rows
+        return ranked
+
+    return rank
 
 
 def popularity(sequences: Sequence[UserSequence], n_items: int) -> npt.NDArray[np.int64]:

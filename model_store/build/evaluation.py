@@ -1,9 +1,10 @@
-"""The evaluation stage: every ranker on every test case, in parts, and a report of it.
+"""The evaluation: every ranker on every test case, in parts; `examination` is the stage.
 
 Writes `metrics.json` with
     overall      by ranker, HR and NDCG at 1, 5 and 10
     history      the same by the length of the history
     popularity   the same by how often the target occurs in what was learnt from
+    scene        the same by the scene of the case; empty where there are no scenes
     free         share of generated texts that are no SID, where nothing constrains the search
     titles       share of titles that the model writes exactly, if it was trained on titles
 """
@@ -21,6 +22,7 @@ from model_store.build.evaluate import (
     Ranker,
     Split,
     by_bucket,
+    by_scene,
     cooccurrence_ranker,
     metrics,
     popularity,
@@ -76,6 +78,7 @@ def measure(rankers: Mapping[str, Ranker], split: Split, n_items: int) -> dict[s
         "overall": {name: metrics(rows, targets) for name, rows in ranked.items()},
         "history": by_bucket(ranked, targets, lengths, HISTORY),
         "popularity": by_bucket(ranked, targets, occurrences, POPULARITY),
+        "scene": by_scene(ranked, split.test),
     }
 
 

@@ -4,7 +4,8 @@ ingest    items and clicks, checked and split              ingest.py, clicks.py,
 sids      text → embedding → residual quantisation         embed/, sids/
 dataset   the tokenizer, and the tasks as text             tokenizer.py, tasks.py
 train     a small model from scratch, or fine-tuning       model.py, train.py
-evaluate  HR and NDCG beside the baselines, a report       evaluation.py, report.py
+adapters  a LoRA adapter for each scene, where asked for   adapters.py
+evaluate  HR and NDCG beside the baselines, a report       examination.py, evaluation.py
 publish   a numbered bundle; the champion, if rules hold   publish.py, gate.py
 """
 

@@ -73,6 +73,7 @@ def _until(sequence: UserSequence, end: int) -> UserSequence:
 
 def _case(sequence: UserSequence, target: int) -> Case:
     """The event at `target` is asked for, in the scene in which it happened."""
-    scene = sequence.scenes[target] if sequence.scenes else sequence.scene
-    history = UserSequence(sequence.user_id, sequence.items[:target], sequence.profile, scene)
+    history = UserSequence(
+        sequence.user_id, sequence.items[:target], sequence.profile, sequence.scene_at(target)
+    )
     return Case(history, sequence.items[target])
