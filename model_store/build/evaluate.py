@@ -142,12 +142,16 @@ def popularity_ranker(counts: npt.NDArray[np.int64], *, exclude_seen: bool = Fal
 
 
 def cooccurrence_ranker(
-    sequences: Sequence[UserSequence], counts: npt.NDArray[np.int64], *, reach: int = 2
+    sequences: Sequence[UserSequence],
+    counts: npt.NDArray[np.int64],
+    *,
+    reach: int = 2,
+    exclude_seen: bool = False,
 ) -> Ranker:
     """Item to item: neighbours within `reach` steps, counted over the sequences.
 
-    The last ten items of the history vote, each 0.8 times as strongly as the one after it; seen
-    items are left out, and ties and gaps go by popularity.
+    The last ten items of the history vote, each 0.8 times as strongly as the one after it; ties
+    and gaps go by popularity.
     """
     neighbours = _neighbours(sequences, len(counts), reach)
     # Far below one count, and in the order of popularity.
@@ -157,7 +161,8 @@ def cooccurrence_ranker(
         history = case.user.items
         last = np.array(history[-10:][::-1])
         votes = 0.8 ** np.arange(len(last)) @ neighbours[last].toarray() + prior
-        votes[list(history)] = -1
+        if exclude_seen:
+            votes[list(history)] = -1
         best = np.argpartition(-votes, max(CUTOFFS))[: max(CUTOFFS)]
         return [int(row) for row in best[np.argsort(-votes[best])]]
 

@@ -45,8 +45,7 @@ class Evaluation(Section):
     sasrec: SasRecSettings | None = None
     exclude_seen: bool = Field(
         default=False,
-        description="no ranker answers with an item of the history; co-occurrence and SASRec"
-        " never do",
+        description="no ranker answers with an item of the history; else each of them may",
     )
     sample: int = Field(
         default=100, ge=0, description="cases, and titles, that are written freely; 0: none"
@@ -56,14 +55,14 @@ class Evaluation(Section):
 
 def baselines(split: Split, n_items: int, settings: Evaluation) -> dict[str, Ranker]:
     """The rankers that a model has to beat, fitted to what was learnt from."""
-    counts = popularity(split.learn, n_items)
+    counts, rule = popularity(split.learn, n_items), {"exclude_seen": settings.exclude_seen}
     rankers = {
-        "popularity": popularity_ranker(counts, exclude_seen=settings.exclude_seen),
-        "co-occurrence": cooccurrence_ranker(split.learn, counts),
+        "popularity": popularity_ranker(counts, **rule),
+        "co-occurrence": cooccurrence_ranker(split.learn, counts, **rule),
     }
     if settings.sasrec:
-        model = train_sasrec(split.learn, n_items, settings.sasrec, split.valid)
-        rankers["SASRec"] = sasrec_ranker(model)
+        model = train_sasrec(split.learn, n_items, settings.sasrec, split.valid, **rule)
+        rankers["SASRec"] = sasrec_ranker(model, **rule)
     return rankers
 
 

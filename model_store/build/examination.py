@@ -89,9 +89,7 @@ def _facts(
         "users to learn from": f"{len(split.learn):,}",
         "events to learn from": f"{sum(len(user.items) for user in split.learn):,}",
         "cases": f"{len(split.test):,} ({config.split.kind})",
-        "items of the history": "in no ranking"
-        if config.evaluate.exclude_seen
-        else "in the rankings of popularity and model, not of co-occurrence and SASRec",
+        "items of the history": f"{'in no' if config.evaluate.exclude_seen else 'in any'} ranking",
         "model": model.base if isinstance(model, Pretrained) else "Qwen2 from scratch",
         "epochs": training["epochs"],
     }

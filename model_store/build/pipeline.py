@@ -16,6 +16,7 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from model_store.build.config import BuildConfig
+from model_store.build.disk import disk_errors
 from model_store.build.evaluate import RankerFor
 from model_store.build.publish import publish
 from model_store.build.stages import Work
@@ -60,4 +61,7 @@ def run_stages(
     with made.locked():
         last = max(names.index(name) for name in chosen)
         made.run(stages[: last + 1], chosen)
-        return publish(config, made, store, console) if PUBLISH in chosen else None
+        if PUBLISH not in chosen:
+            return None
+        with disk_errors(PUBLISH, store.address):
+            return publish(config, made, store, console)

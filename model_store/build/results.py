@@ -62,7 +62,7 @@ class Results:
             self._config.prompt,
             spec.parse([item["sid"] for item in items]),
             end=settings["eos_token"],
-            titles=[item.get("title") for item in items],
+            titles=[str(item["title"]) if item.get("title") else None for item in items],
         )
 
     def trial(self, store: Path, model: Path) -> Bundle:

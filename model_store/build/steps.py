@@ -32,6 +32,7 @@ from model_store.build.stages import Stage, Work
 from model_store.build.tasks import export, mixture
 from model_store.build.tokenizer import save_tokenizer, train_tokenizer, words_of
 from model_store.build.train import STATE, Validate, train
+from model_store.catalogue import Catalogue
 from model_store.errors import BuildError
 from model_store.sid import infer_spec
 
@@ -105,6 +106,7 @@ class Steps:
             spec = make_sids(self._config.sids, items, clicks, folder)
         else:
             spec = infer_spec(item["sid"] for item in items)
+        Catalogue.from_items(items, spec)  # what it would refuse, it refuses before the training
         (folder / "spec.json").write_bytes(SPEC.dump_json(spec, indent=2))
         write_rows(items, folder / ITEMS)
         sids = len({item["sid"] for item in items})
