@@ -2,10 +2,6 @@
 
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,33 +142,6 @@ def test_a_worse_model_does_not_become_champion(
     assert "(co-occurrence × 10)" in "".join(said.split("\n"))
     for bundle, rule in ((path, "in no ranking"), (built.bundle.path, "in any ranking")):
         assert f"| items of the history | {rule} |" in (bundle / "report/report.md").read_text()
-
-
-def killed(work: Path, store: Path, when: str) -> bool:
-    """Runs `sidrec build` in a process of its own and kills it when a file `when` appears;
-    false if it was done before."""
-    command = [sys.executable, "-m", "service.cli", "build", str(TINY)]
-    process = subprocess.Popen(
-        [*command, "--out", str(store), "--work", str(work)], stdout=subprocess.DEVNULL
-    )
-    while process.poll() is None:
-        if (work / when).exists():
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return True
-        time.sleep(0.002)
-    return False
-
-
-def test_killed_and_built_again_equals_uninterrupted(built: Built, tmp_path: Path) -> None:
-    """kill -9 after the first epoch; then the same files come out as in one go."""
-    store, work = Store(tmp_path / "store"), tmp_path / "work"
-    assert killed(work, store.root, "train.part/state/checkpoint.pt")
-    assert store.names() == []
-    assert (work / "dataset/stage.json").exists()
-    path = build(built.config, store, work, engine_ranker)
-    assert Bundle.load(path).manifest.files == built.bundle.manifest.files
-    assert Bundle.load(path).manifest.metrics == built.bundle.manifest.metrics
 
 
 def test_one_stage_at_a_time(built: Built, tmp_path: Path) -> None:
