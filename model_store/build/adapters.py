@@ -58,13 +58,13 @@ def train_adapter(
 ) -> None:
     """Trains one over the model in the folder `model` and leaves it in `out`, unless it is there;
     what was interrupted goes on (see `train`)."""
-    if out.exists():
-        return
     part = out.with_name(f"{out.name}.training")
-    progress = train(lambda: _trainee(settings, model), examples, settings.schedule(base), part)
-    (part / "model" / "training.json").write_text(json.dumps({"losses": progress.losses}) + "\n")
-    (part / "model").rename(out)
-    shutil.rmtree(part)
+    if not out.exists():
+        progress = train(lambda: _trainee(settings, model), examples, settings.schedule(base), part)
+        losses = json.dumps({"losses": progress.losses})
+        (part / "model" / "training.json").write_text(losses + "\n")
+        (part / "model").rename(out)
+    shutil.rmtree(part, ignore_errors=True)
 
 
 def in_scene(

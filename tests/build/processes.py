@@ -35,7 +35,8 @@ class Ended:
 
 @dataclass(frozen=True)
 class KilledAt:
-    """kill -9 at the moment at which the process opens, makes or renames a path that matches."""
+    """kill -9 at the moment at which the process opens, makes, renames or removes a path: when
+    Python's name of the event and the path, with a space between, match."""
 
     pattern: str
 
@@ -43,11 +44,11 @@ class KilledAt:
         wanted = re.compile(self.pattern)
 
         def watch(event: str, args: tuple[object, ...]) -> None:
-            if event in ("open", "os.mkdir", "os.rename") and any(
-                isinstance(path, str | os.PathLike) and wanted.search(os.fspath(path))
-                for path in args
-            ):
-                os.kill(os.getpid(), signal.SIGKILL)
+            if event not in ("open", "os.mkdir", "os.rename", "shutil.rmtree"):
+                return
+            for path in args:
+                if isinstance(path, str | os.PathLike) and wanted.search(f"{event} {path!s}"):
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(watch)
 

@@ -93,12 +93,12 @@ def test_the_report_is_in_the_bundle(built: Built) -> None:
     figure = built.bundle.manifest.metrics["co-occurrence"]["NDCG@10"]
     assert f"{figure:.4f}" in report
     images = re.findall(r"\((\w+\.png)\)", report)
-    assert len(images) == 3
+    assert len(images) == 4
     assert all((folder / image).read_bytes().startswith(b"\x89PNG") for image in images)
     found = json.loads((built.work / "evaluate/metrics.json").read_text())
-    cases = found["overall"], found["history"], found["popularity"]
-    assert sum(bucket["cases"] for bucket in cases[1].values()) == 100
-    assert sum(bucket["cases"] for bucket in cases[2].values()) == 100
+    for part in ("history", "popularity", "scene"):
+        assert sum(bucket["cases"] for bucket in found[part].values()) == 100
+    assert list(found["scene"]) == ["cart", "home", "promo", "search"]
     assert 0 <= found["free"]["first"] <= 1
     assert 0 <= found["titles"] <= 1
 
