@@ -7,6 +7,7 @@ model cannot choose, stand by popularity, then by id. Columns: `item_id`, `title
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from model_store.errors import BundleError
 from model_store.sid import END, Codes, SidSpec, sort_order
 
 SCENES = "popularity_by_scene"
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -209,7 +212,10 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+            if _SURROGATE.search(line):
+                # Half a pair is no text, and could not be written again.
+                json.dumps(value, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
             value, reason = None, str(error)
         else:
             reason = "not a JSON object"

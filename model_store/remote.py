@@ -37,9 +37,13 @@ class RemoteStore(Versions[str]):
         except (ImportError, ValueError) as error:  # a protocol that is unknown or not installed
             raise StoreError(f"{address}: {error}") from error
         super().__init__(files, root)
-        self.address = address
+        self._address = address
         # Addresses may hold the same name and number; a cache must not mix them.
         self._cache = cache / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:12]
+
+    @property
+    def address(self) -> str:
+        return self._address
 
     def publish(self, manifest: Manifest, fill: Callable[[Path], None]) -> str:
         local = Path(mkdtemp(prefix="sidrec-publish-"))

@@ -74,6 +74,11 @@ class Versions(ABC, Generic[Location]):
         self._files = files
         self._root = root.rstrip("/")
 
+    @property
+    def address(self) -> str:
+        """Where the store is, for people."""
+        return self._root
+
     @abstractmethod
     def publish(self, manifest: Manifest, fill: Callable[[Path], None]) -> Location:
         """Adds the next version of `manifest.name` and says where it is: `fill` writes its files

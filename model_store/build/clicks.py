@@ -1,8 +1,9 @@
 """Clicks as they come, one event a row or one user a row, to a log; what is unusable is counted."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from model_store.build.config import FileData
 from model_store.build.dropped import Dropped
-from model_store.build.files import Row, read_table
+from model_store.build.files import Row, cast, read_table
 from model_store.build.log import Log
 from model_store.errors import BuildError
 
@@ -41,14 +42,14 @@ def read_events(data: FileData, row_of: Mapping[str, int], dropped: Dropped) -> 
         filled = pc.fill_null(pc.not_equal(table[name], ""), False)
         keep(filled, f"events without a {name}")
     keep(pc.is_in(table["item_id"], pa.array(list(row_of))), "events with unknown items")
-    table = table.append_column("time", pa.array(_times(table["timestamp"]), from_pandas=True))
-    keep(pc.is_valid(table["time"]), "events without a usable timestamp")
+    table = table.append_column("time", pa.array(_times(table, data.events)))
+    keep(pc.is_finite(table["time"]), "events without a usable timestamp")
     what = ["user_id", "item_id", "time"]
     numbered = table.append_column("place", pa.array(np.arange(len(table))))
     first = numbered.group_by(what).aggregate([("place", "min")])["place_min"]
     keep(pc.is_in(numbered["place"], first), "events that came before")
     users = pc.dictionary_encode(table["user_id"].combine_chunks())
-    scenes = table["scene"].to_pylist() if "scene" in table.column_names else None
+    scenes = _texts(table["scene"].to_pylist()) if "scene" in table.column_names else None
     return Log.of(
         users.dictionary.to_pylist(),
         users.indices.to_numpy().astype(np.int64),
@@ -58,12 +59,17 @@ def read_events(data: FileData, row_of: Mapping[str, int], dropped: Dropped) -> 
     )
 
 
-def _times(column: pa.ChunkedArray) -> np.ndarray:
+def _texts(values: Iterable[Any]) -> list[str | None]:
+    return [None if value is None else str(value) for value in values]
+
+
+def _times(table: pa.Table, path: Path) -> np.ndarray:
     """Numbers as they are, dates in seconds; NaN for what is neither."""
+    column = table["timestamp"]
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         return np.asarray(column.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 1e6)
     if not pa.types.is_string(column.type):
-        return np.array(column.cast(pa.float64()).to_numpy())
+        return np.array(cast(column, pa.float64(), path, "timestamp").to_numpy())
     return np.array([_seconds(text) for text in column.to_pylist()])
 
 
@@ -101,7 +107,7 @@ def from_sequences(
                     dropped.add("events of other types", f"{user_id}, {kind}")
                 elif item not in row_of:
                     dropped.add("events with unknown items", f"{user_id}, {item}")
-                elif timed and math.isnan(at):
+                elif timed and not math.isfinite(at):
                     dropped.add("events without a usable timestamp", f"{user_id}, {item}")
                 else:
                     events.append((len(users) - 1, row_of[item], at, scene))
@@ -123,4 +129,4 @@ def _steps(user_id: str, row: Row) -> Iterator[tuple[str, float, str | None, str
     if any(len(values) != len(items) for values in beside):
         raise BuildError(f"user {user_id!r}: lists of different lengths beside the sequence")
     times = [float("nan") if at is None else _seconds(str(at)) for at in beside[0]]
-    return zip(items, times, beside[1], beside[2], strict=True)
+    return zip(items, times, _texts(beside[1]), _texts(beside[2]), strict=True)

@@ -39,7 +39,7 @@ def first(cases: Sequence[Case]) -> list[Case]:
     ]
 
 
-def scene_ranker(sequences: Sequence[UserSequence], n_items: int) -> Ranker:
+def scene_popularity_ranker(sequences: Sequence[UserSequence], n_items: int) -> Ranker:
     """What is popular in the scene of a case; ties, and other scenes, go by popularity overall."""
     overall = popularity(sequences, n_items)
     rows: dict[str | None, list[int]] = defaultdict(list)
@@ -64,7 +64,7 @@ def measure_cold(
     and, where scenes are known, popularity in the scene."""
     rankers: dict[str, Ranker] = {"popularity": popularity_ranker(popularity(split.learn, n_items))}
     if any(user.scene or any(user.scenes) for user in split.learn):
-        rankers["popularity in the scene"] = scene_ranker(split.learn, n_items)
+        rankers["popularity in the scene"] = scene_popularity_ranker(split.learn, n_items)
     rankers[name] = ranker
     cases: Mapping[str, Sequence[Case]] = {"hidden": hidden(split.test)}
     if strangers:

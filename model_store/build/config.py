@@ -4,30 +4,20 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
+from model_store.build.adapters import Adapters
 from model_store.build.evaluation import Evaluation
 from model_store.build.gate import Publish
 from model_store.build.model import ModelShape, Pretrained
+from model_store.build.section import Section
 from model_store.build.sids.config import Sids
 from model_store.build.train import Schedule
 from model_store.errors import BuildError
 from model_store.prompt import PromptTemplate
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ShopData(_Part):
+class ShopData(Section):
     """The generated demo shop."""
 
     source: Literal["shop"]
@@ -36,7 +26,7 @@ class ShopData(_Part):
     users: int = 6000
 
 
-class FileData(_Part):
+class FileData(Section):
     """JSON lines, CSV or Parquet, gzipped or not; paths are relative to the working folder.
 
     items:      item_id, any attributes, and `sid` unless the build makes the SIDs
@@ -75,7 +65,7 @@ class FileData(_Part):
         return [self.items, *(path for path in clicks if path)]
 
 
-class Split(_Part):
+class Split(Section):
     """Which clicks are kept from training and asked for afterwards.
 
     users:         the last click of a random share of the users, who are not trained on at all
@@ -95,7 +85,7 @@ class Split(_Part):
         return self
 
 
-class BuildConfig(_Part):
+class BuildConfig(Section):
     name: str
     data: Annotated[ShopData | FileData, Field(discriminator="source")]
     split: Split = Split()
@@ -107,6 +97,7 @@ class BuildConfig(_Part):
         Discriminator(lambda value: "base" if "base" in dict(value) else "shape"),
     ] = ModelShape()
     train: Schedule = Schedule()
+    adapters: Adapters | None = None
     evaluate: Evaluation = Evaluation()
     publish: Publish = Publish()
 
@@ -115,6 +106,13 @@ class BuildConfig(_Part):
         given = isinstance(self.data, FileData) and self.data.train is not None
         if given != (self.split.kind == "files"):
             raise ValueError('split.kind = "files" goes with data.train and data.test')
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_fit_prompt(self) -> "BuildConfig":
+        wanted, known = self.adapters.scenes if self.adapters else (), self.prompt.scenes
+        if known and (unknown := set(wanted) - set(known)):
+            raise ValueError(f"adapters.scenes: prompt.scenes has no {', '.join(sorted(unknown))}")
         return self
 
 

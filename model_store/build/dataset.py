@@ -35,6 +35,10 @@ class UserSequence:
     scenes: tuple[str | None, ...] = ()
     """Where each of the items was clicked, if that is known; then `scene` is not asked."""
 
+    def scene_at(self, place: int) -> str | None:
+        """Where the item at `place` was clicked."""
+        return self.scenes[place] if self.scenes else self.scene
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -172,7 +176,7 @@ def epoch(
             user.items[max(0, cut - max_history) : cut],
             user.items[cut],
             {} if hidden() else user.profile,
-            None if hidden() else user.scenes[cut] if user.scenes else user.scene,
+            None if hidden() else user.scene_at(cut),
             history_labels=history_labels,
         )
         for user, cut in cuts(users, rng, last_share=last_share, cold_share=cold_share)
@@ -200,6 +204,17 @@ def cuts(
             yield user, 0
         else:
             yield user, last if rng.random() < last_share else int(rng.integers(1, last + 1))
+
+
+def cuts_in(
+    users: Sequence[UserSequence], scene: str, rng: np.random.Generator, *, cold: bool = False
+) -> Iterator[tuple[UserSequence, int]]:
+    """Each user who clicked in `scene`, and the place of one of these clicks; with `cold` it may
+    be the user's first."""
+    for user in users:
+        places = [i for i in range(not cold, len(user.items)) if user.scene_at(i) == scene]
+        if places:
+            yield user, int(rng.choice(places))
 
 
 def fragment(title: str, rng: np.random.Generator) -> str:

@@ -7,15 +7,19 @@ does not know the service.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_matrix, csr_matrix
 
 from model_store.build.dataset import UserSequence
+from model_store.bundle import Bundle
 
 CUTOFFS = (1, 5, 10)
+
+Buckets = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,13 @@ class Split:
 
 
 Ranker = Callable[[Sequence[Case]], Sequence[Sequence[int]]]
+
+
+class RankerFor(Protocol):
+    """Makes a ranker of catalogue rows by the bundle's own model, through a serving engine."""
+
+    def __call__(self, bundle: Bundle, *, exclude_seen: bool = False) -> Ranker:
+        """`exclude_seen` leaves the items of a case's history out of its ranking."""
 
 
 def metrics(ranked: Sequence[Sequence[int]], targets: Sequence[int]) -> dict[str, float]:
@@ -66,22 +77,51 @@ def by_bucket(
     targets: Sequence[int],
     values: Sequence[int],
     edges: Sequence[int],
-) -> dict[str, dict[str, Any]]:
+) -> Buckets:
     """The metrics of each ranking within each bucket of `values`, one of them a case; buckets
     in order, each with its number of `cases` and the `metrics` by ranker."""
     buckets: dict[str, list[int]] = {}
     for i in np.argsort(values, kind="stable"):
         buckets.setdefault(bucket(int(values[i]), edges), []).append(int(i))
+    return {name: _part(ranked, targets, inside) for name, inside in buckets.items()}
+
+
+def by_scene(ranked: Mapping[str, Sequence[Sequence[int]]], cases: Sequence[Case]) -> Buckets:
+    """The same of the cases of each scene; none where no case has one."""
+    scenes: dict[str, list[int]] = {}
+    for i, case in enumerate(cases):
+        if case.user.scene is not None:
+            scenes.setdefault(case.user.scene, []).append(i)
+    targets = [case.target for case in cases]
+    return {scene: _part(ranked, targets, scenes[scene]) for scene in sorted(scenes)}
+
+
+def _part(
+    ranked: Mapping[str, Sequence[Sequence[int]]], targets: Sequence[int], inside: Sequence[int]
+) -> dict[str, Any]:
     return {
-        name: {
-            "cases": len(inside),
-            "metrics": {
-                ranker: metrics([rows[i] for i in inside], [targets[i] for i in inside])
-                for ranker, rows in ranked.items()
-            },
-        }
-        for name, inside in buckets.items()
+        "cases": len(inside),
+        "metrics": {
+            ranker: metrics([rows[i] for i in inside], [targets[i] for i in inside])
+            for ranker, rows in ranked.items()
+        },
     }
+
+
+def scene_ranker(base: Ranker, of_scene: Mapping[str, Ranker]) -> Ranker:
+    """Each case by the ranker of its scene, and by `base` where the scene has none."""
+
+    def rank(cases: Sequence[Case]) -> list[Sequence[int]]:
+        ranked: list[Sequence[int]] = [()] * len(cases)
+        chosen = [of_scene.get(case.user.scene or "", base) for case in cases]
+        for ranker in (base, *of_scene.values()):
+            mine = [i for i, one in enumerate(chosen) if one is ranker]
+            found = ranker([cases[i] for i in mine]) if mine else []
+            for i, rows in zip(mine, found, strict=True):
+                ranked[i] = rows
+        return ranked
+
+    return rank
 
 
 def popularity(sequences: Sequence[UserSequence], n_items: int) -> npt.NDArray[np.int64]:
@@ -90,19 +130,28 @@ def popularity(sequences: Sequence[UserSequence], n_items: int) -> npt.NDArray[n
     return np.bincount(np.array(rows, np.int64), minlength=n_items)
 
 
-def popularity_ranker(counts: npt.NDArray[np.int64]) -> Ranker:
-    """The same list for everybody."""
-    best = [int(row) for row in np.argsort(-counts, kind="stable")[: max(CUTOFFS)]]
-    return lambda cases: [best] * len(cases)
+def popularity_ranker(counts: npt.NDArray[np.int64], *, exclude_seen: bool = False) -> Ranker:
+    """The same list for everybody, with `exclude_seen` less the items of the history."""
+    best = [int(row) for row in np.argsort(-counts, kind="stable")]
+
+    def rank(case: Case) -> list[int]:
+        seen = set(case.user.items) if exclude_seen else set()
+        return list(islice((row for row in best if row not in seen), max(CUTOFFS)))
+
+    return lambda cases: [rank(case) for case in cases]
 
 
 def cooccurrence_ranker(
-    sequences: Sequence[UserSequence], counts: npt.NDArray[np.int64], *, reach: int = 2
+    sequences: Sequence[UserSequence],
+    counts: npt.NDArray[np.int64],
+    *,
+    reach: int = 2,
+    exclude_seen: bool = False,
 ) -> Ranker:
     """Item to item: neighbours within `reach` steps, counted over the sequences.
 
-    The last ten items of the history vote, each 0.8 times as strongly as the one after it; seen
-    items are left out, and ties and gaps go by popularity.
+    The last ten items of the history vote, each 0.8 times as strongly as the one after it; ties
+    and gaps go by popularity.
     """
     neighbours = _neighbours(sequences, len(counts), reach)
     # Far below one count, and in the order of popularity.
@@ -112,7 +161,8 @@ def cooccurrence_ranker(
         history = case.user.items
         last = np.array(history[-10:][::-1])
         votes = 0.8 ** np.arange(len(last)) @ neighbours[last].toarray() + prior
-        votes[list(history)] = -1
+        if exclude_seen:
+            votes[list(history)] = -1
         best = np.argpartition(-votes, max(CUTOFFS))[: max(CUTOFFS)]
         return [int(row) for row in best[np.argsort(-votes[best])]]
 

@@ -1,10 +1,11 @@
-"""The evaluation stage: every ranker on every test case, in parts, and a report of it.
+"""The evaluation: every ranker on every test case, in parts; `examination` is the stage.
 
 Writes `metrics.json` with
     overall      by ranker, HR and NDCG at 1, 5 and 10
     history      the same by the length of the history
     popularity   the same by how often the target occurs in what was learnt from
     cold         the same where nothing is known but profile and scene (see `cold`)
+    scene        the same by the scene of the case; empty where there are no scenes
     free         share of generated texts that are no SID, where nothing constrains the search
     titles       share of titles that the model writes exactly, if it was trained on titles
 """
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from model_store.build.evaluate import (
     Case,
     Ranker,
     Split,
     by_bucket,
+    by_scene,
     cooccurrence_ranker,
     metrics,
     popularity,
@@ -29,6 +31,7 @@ from model_store.build.evaluate import (
 )
 from model_store.build.generation import FreeGeneration
 from model_store.build.sasrec import SasRecSettings, sasrec_ranker, train_sasrec
+from model_store.build.section import Section
 from model_store.bundle import Bundle
 
 T = TypeVar("T")
@@ -37,13 +40,15 @@ HISTORY = (1, 3, 6, 11, 21)
 POPULARITY = (1, 5, 20, 100)
 
 
-class Evaluation(BaseModel):
+class Evaluation(Section):
     """What is measured beside the rankings of the model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sasrec: SasRecSettings | None = None
     cold: bool = Field(default=True, description="whether the model is also asked cold")
+    exclude_seen: bool = Field(
+        default=False,
+        description="no ranker answers with an item of the history; else each of them may",
+    )
     sample: int = Field(
         default=100, ge=0, description="cases, and titles, that are written freely; 0: none"
     )
@@ -52,14 +57,14 @@ class Evaluation(BaseModel):
 
 def baselines(split: Split, n_items: int, settings: Evaluation) -> dict[str, Ranker]:
     """The rankers that a model has to beat, fitted to what was learnt from."""
-    counts = popularity(split.learn, n_items)
+    counts, rule = popularity(split.learn, n_items), {"exclude_seen": settings.exclude_seen}
     rankers = {
-        "popularity": popularity_ranker(counts),
-        "co-occurrence": cooccurrence_ranker(split.learn, counts),
+        "popularity": popularity_ranker(counts, **rule),
+        "co-occurrence": cooccurrence_ranker(split.learn, counts, **rule),
     }
     if settings.sasrec:
-        model = train_sasrec(split.learn, n_items, settings.sasrec, split.valid)
-        rankers["SASRec"] = sasrec_ranker(model)
+        model = train_sasrec(split.learn, n_items, settings.sasrec, split.valid, **rule)
+        rankers["SASRec"] = sasrec_ranker(model, **rule)
     return rankers
 
 
@@ -74,6 +79,7 @@ def measure(rankers: Mapping[str, Ranker], split: Split, n_items: int) -> dict[s
         "overall": {name: metrics(rows, targets) for name, rows in ranked.items()},
         "history": by_bucket(ranked, targets, lengths, HISTORY),
         "popularity": by_bucket(ranked, targets, occurrences, POPULARITY),
+        "scene": by_scene(ranked, split.test),
     }
 
 

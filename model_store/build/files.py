@@ -20,6 +20,7 @@ Row = dict[str, Any]
 
 IDS = ("item_id", "user_id", "target", "sid")
 LISTS = ("sequence", "history", "timestamps", "types", "scenes")
+"""Fields of sequences and cases."""
 
 
 def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pa.Table:
@@ -35,29 +36,60 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> pa.Table
             fields = dict.fromkeys(name for row in rows for name in row)  # Arrow asks row 1 only
             return pa.Table.from_pylist([{name: row.get(name) for name in fields} for row in rows])
         table = _read_csv(path, names) if kind == ".csv" else pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, OverflowError, pa.ArrowException) as error:
         raise BuildError(f"{path}: {error}") from error
     table = table.rename_columns([names.get(name, name) for name in table.column_names])
+    if len(set(table.column_names)) < table.num_columns:
+        raise BuildError(f"{path}: two columns have one name: {', '.join(table.column_names)}")
     for i, name in enumerate(table.column_names):
         if name in IDS and not pa.types.is_string(table.schema.field(i).type):
-            table = table.set_column(i, name, table.column(i).cast(pa.string()))
+            table = table.set_column(i, name, cast(table.column(i), pa.string(), path, name))
     return table
+
+
+def cast(column: pa.ChunkedArray, kind: pa.DataType, path: Path, name: str) -> pa.ChunkedArray:
+    """A column as another type. Raises `BuildError` naming file and column."""
+    try:
+        return column.cast(kind)
+    except pa.ArrowException as error:
+        raise BuildError(f"{path}: {name}: {error}") from error
 
 
 def read_rows(path: Path, columns: Mapping[str, str] | None = None) -> list[Row]:
     """The records of a file, without their empty fields. Raises `BuildError`."""
-    if _kind(path) == ".jsonl":
-        found = _read_lines(path, {theirs: ours for ours, theirs in (columns or {}).items()})
-    else:
-        found = read_table(path, columns).to_pylist()
-    rows = []
-    for row in found:
-        kept = {name: value for name, value in row.items() if value is not None}
+    found = _records(path, columns)
+    return [{name: value for name, value in row.items() if value is not None} for row in found]
+
+
+def read_clicks(path: Path, columns: Mapping[str, str] | None = None) -> list[Row]:
+    """Sequences or cases: records whose `LISTS` are lists, whose profile is text by name, and
+    whose scene is text. Raises `BuildError`, naming the record at fault."""
+    rows = read_rows(path, columns)
+    for number, row in enumerate(rows, 1):
         for name in LISTS:
-            if isinstance(kept.get(name), str):
-                kept[name] = kept[name].split()
-        rows.append(kept)
+            if isinstance(row.get(name), str):
+                row[name] = row[name].split()
+            elif not isinstance(row.get(name, []), list):
+                raise BuildError(f"{path}, record {number}: {name} is not a list: {row[name]!r}")
+        if not isinstance(row.get("profile", {}), dict):
+            raise BuildError(f"{path}, record {number}: profile has no names: {row['profile']!r}")
+        if "profile" in row:
+            row["profile"] = texts_of(row["profile"])
+        if "scene" in row:
+            row["scene"] = str(row["scene"])
     return rows
+
+
+def texts_of(profile: Mapping[Any, Any]) -> dict[str, str]:
+    """A profile as text, without what is not known."""
+    return {str(name): str(value) for name, value in profile.items() if value is not None}
+
+
+def _records(path: Path, columns: Mapping[str, str] | None) -> list[Row]:
+    if _kind(path) == ".jsonl":
+        return _read_lines(path, {theirs: ours for ours, theirs in (columns or {}).items()})
+    found: list[Row] = read_table(path, columns).to_pylist()
+    return found
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> Path:

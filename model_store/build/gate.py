@@ -3,29 +3,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
+from model_store.build.section import Section
 from model_store.errors import BuildError
 from model_store.versions import CHAMPION
 
 Metrics = Mapping[str, Mapping[str, float]]
 
 
-class Rule(BaseModel):
+class Rule(Section):
     """The new model's `metric` is at least (1 + `margin`) times that of `against`: the champion,
     or a ranker measured beside the model, such as `co-occurrence`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str = "NDCG@10"
     against: str = CHAMPION
     margin: float = 0.0
 
 
-class Publish(BaseModel):
+class Publish(Section):
     """All rules must hold for the alias to move; the bundle is published in any case."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     alias: str = CHAMPION
     rules: tuple[Rule, ...] = (Rule(),)

@@ -21,7 +21,7 @@ from model_store.build.config import BuildConfig, FileData
 from model_store.build.dataset import UserSequence
 from model_store.build.dropped import Dropped
 from model_store.build.evaluate import Case, Split, popularity
-from model_store.build.files import Row, read_rows, write_rows
+from model_store.build.files import Row, read_clicks, read_rows, texts_of, write_rows
 from model_store.build.log import Log
 from model_store.build.shop import generate_shop
 from model_store.build.split import shortest, split
@@ -105,12 +105,12 @@ def _log(data: FileData, row_of: Mapping[str, int], dropped: Dropped) -> Log:
         log = read_events(data, row_of, dropped)
     else:
         assert data.sequences
-        rows = read_rows(data.sequences, data.columns)
+        rows = read_clicks(data.sequences, data.columns)
         log = from_sequences(rows, row_of, data.types, dropped)
     if data.users:
         profiles = {row.pop("user_id", ""): row for row in read_rows(data.users, data.columns)}
         as_text = {
-            user: {str(k): str(v) for k, v in (row.get("profile") or row).items()}
+            user: texts_of(row["profile"] if isinstance(row.get("profile"), dict) else row)
             for user, row in profiles.items()
         }
         log = Log.of(log.user_ids, log.user, log.item, log.time, log.scene, as_text)
@@ -132,7 +132,7 @@ def _logged(log: Log, config: BuildConfig, dropped: Dropped) -> Split:
 
 def _given(data: FileData, row_of: Mapping[str, int], dropped: Dropped) -> Split:
     assert data.train
-    log = from_sequences(read_rows(data.train, data.columns), row_of, data.types, dropped)
+    log = from_sequences(read_clicks(data.train, data.columns), row_of, data.types, dropped)
     everything = Split([], [], [])
     for user_id, place in log.users():
         scenes = () if log.scene is None else tuple(log.scene[place])
@@ -140,7 +140,7 @@ def _given(data: FileData, row_of: Mapping[str, int], dropped: Dropped) -> Split
         rows = tuple(log.item[place].tolist())
         everything.learn.append(UserSequence(user_id, rows, profile, scenes=scenes))
     for path, cases in ((data.valid, everything.valid), (data.test, everything.test)):
-        for number, row in enumerate(read_rows(path, data.columns) if path else [], 1):
+        for number, row in enumerate(read_clicks(path, data.columns) if path else [], 1):
             history = [str(item) for item in row.get("history", ())]
             target = str(row.get("target"))
             known = tuple(row_of[item] for item in history if item in row_of)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from tokenizers import AddedToken, Tokenizer
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
+from model_store.build.section import Section
 from model_store.build.tokenizer import END_OF_TEXT, save_tokenizer, sid_tokens
 from model_store.errors import BuildError
 from model_store.sid import SidSpec
@@ -25,11 +26,7 @@ from model_store.sid import SidSpec
 NEW_TOKEN_NOISE = 0.1
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ModelShape(_Part):
+class ModelShape(Section):
     """The size of a Qwen2 model that starts from random weights."""
 
     hidden: int = 256
@@ -40,7 +37,7 @@ class ModelShape(_Part):
     max_length: int = 1024
 
 
-class Lora(_Part):
+class Lora(Section):
     """Low-rank adapters on every linear layer (Hu et al., 2021), merged before publishing. Beside
     them only the embeddings and the head's rows of the new tokens are trained."""
 
@@ -49,7 +46,7 @@ class Lora(_Part):
     dropout: float = 0.05
 
 
-class Pretrained(_Part):
+class Pretrained(Section):
     """A model that exists already: a local folder, or a name on the Hugging Face hub."""
 
     base: str

@@ -4,7 +4,8 @@ ingest    items and clicks, checked and split              ingest.py, clicks.py,
 sids      text → embedding → residual quantisation         embed/, sids/
 dataset   the tokenizer, and the tasks as text             tokenizer.py, tasks.py
 train     a small model from scratch, or fine-tuning       model.py, train.py
-evaluate  HR and NDCG beside the baselines, a report       evaluation.py, report.py
+adapters  a LoRA adapter for each scene, where asked for   adapters.py
+evaluate  HR and NDCG beside the baselines, a report       examination.py, evaluation.py
 publish   a numbered bundle; the champion, if rules hold   publish.py, gate.py
 """
 
@@ -15,9 +16,11 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from model_store.build.config import BuildConfig
+from model_store.build.disk import disk_errors
+from model_store.build.evaluate import RankerFor
 from model_store.build.publish import publish
 from model_store.build.stages import Work
-from model_store.build.steps import RankerFor, Steps
+from model_store.build.steps import Steps
 from model_store.errors import BuildError
 from model_store.versions import Location, Versions
 
@@ -58,4 +61,7 @@ def run_stages(
     with made.locked():
         last = max(names.index(name) for name in chosen)
         made.run(stages[: last + 1], chosen)
-        return publish(config, made, store, console) if PUBLISH in chosen else None
+        if PUBLISH not in chosen:
+            return None
+        with disk_errors(PUBLISH, store.address):
+            return publish(config, made, store, console)

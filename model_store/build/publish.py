@@ -20,11 +20,11 @@ def publish(
     """Adds the bundle to the store, unless it is there, and promotes it if the rules hold."""
     training = json.loads((work.path("train") / "training.json").read_text())
     found = json.loads((work.path("evaluate") / "metrics.json").read_text())["overall"]
-    part = config.model_dump(mode="json", include={"data", "split", "sids", "model", "train"})
+    told = {"data", "split", "sids", "model", "train", "adapters", "evaluate"}
+    part = config.model_dump(mode="json", include=told)
     part |= {"loss": training["losses"][-1], "seconds": training["seconds"]}
-    part["build"] = work.digest(
-        ["sids", "train", "evaluate"], config.prompt.model_dump(mode="json")
-    )
+    stages = ["sids", "train", *(["adapters"] if config.adapters else []), "evaluate"]
+    part["build"] = work.digest(stages, config.prompt.model_dump(mode="json"))
     version = _version_of(store, config.name, part["build"])
     if version is None:
         make_bundle(
@@ -32,6 +32,7 @@ def publish(
             work,
             store,
             work.path("train") / "model",
+            adapters=work.path("adapters") if config.adapters else None,
             training=part,
             metrics=found,
             report=work.path("evaluate") / "report",

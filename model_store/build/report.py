@@ -9,6 +9,7 @@ REPORT = "report.md"
 _PARTS = {
     "history": "By the length of the history",
     "popularity": "By how often the target was clicked in what was learnt from",
+    "scene": "By the scene",
 }
 
 COLD = {
@@ -35,7 +36,8 @@ def write_report(
     lines = [f"# {name}", "", *_table(["", ""], [[k, str(v)] for k, v in facts.items()])]
     lines += ["", "## Full ranking", "", *_metrics(found["overall"])]
     _plot_training(folder / "training.png", losses, scores)
-    for part, title in _PARTS.items():
+    parts = {part: title for part, title in _PARTS.items() if found[part]}
+    for part, title in parts.items():
         lines += ["", f"## {title}", "", *_parts(found[part]), "", f"![{title}]({part}.png)"]
         _plot_parts(folder / f"{part}.png", found[part], title)
     for kind, part in found.get("cold", {}).items():

@@ -11,20 +11,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from rich.progress import track
 from torch import Tensor, nn
 
 from model_store.build.dataset import UserSequence
 from model_store.build.evaluate import CUTOFFS, Case, Ranker, metrics
+from model_store.build.section import Section
 
 _AT_ONCE = 256
 
 
-class SasRecSettings(BaseModel):
+class SasRecSettings(Section):
     """The paper's sizes, at most `length` events of a history."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden: int = 64
     blocks: int = 2
@@ -98,9 +96,12 @@ def train_sasrec(
     n_items: int,
     settings: SasRecSettings,
     valid: Sequence[Case] = (),
+    *,
+    exclude_seen: bool = False,
 ) -> SasRec:
     """Trains on every next item of the sequences. With validation cases the epoch with the best
-    NDCG@10 is kept, and `patience` epochs without a gain are the end."""
+    NDCG@10 is kept, and `patience` epochs without a gain are the end; `exclude_seen` as in
+    `sasrec_ranker`."""
     torch.manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     model = SasRec(n_items, settings).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -118,7 +119,8 @@ def train_sasrec(
         if not valid:
             continue
         targets = [case.target for case in valid]
-        score = metrics(sasrec_ranker(model)(valid), targets)["NDCG@10"]
+        ranked = sasrec_ranker(model, exclude_seen=exclude_seen)(valid)
+        score = metrics(ranked, targets)["NDCG@10"]
         best_score, since = (score, 0) if score > best_score else (best_score, since + 1)
         if since == 0:
             best = copy.deepcopy(model.state_dict())
@@ -129,8 +131,8 @@ def train_sasrec(
     return model
 
 
-def sasrec_ranker(model: SasRec) -> Ranker:
-    """Ranks all items by a trained model; those of the history are left out."""
+def sasrec_ranker(model: SasRec, *, exclude_seen: bool = False) -> Ranker:
+    """Ranks all items by a trained model, with `exclude_seen` less those of the history."""
 
     @torch.inference_mode()
     def rank(cases: Sequence[Case]) -> list[list[int]]:
@@ -141,7 +143,7 @@ def sasrec_ranker(model: SasRec) -> Ranker:
             batch, lengths = _padded([h[-model.length :] for h in histories], model)
             hidden = model(batch)[torch.arange(len(batch)), lengths - 1]
             scores = model.scores(hidden)
-            for row, history in enumerate(histories):
+            for row, history in enumerate(histories if exclude_seen else ()):
                 scores[row, list(history)] = -torch.inf
             found += scores.topk(min(max(CUTOFFS), scores.shape[1])).indices.tolist()
         return found

@@ -75,6 +75,5 @@ def _until(sequence: UserSequence, end: int) -> UserSequence:
 
 def _case(sequence: UserSequence, target: int) -> Case:
     """The event at `target` is asked for, in the scene in which it happened."""
-    scene = sequence.scenes[target] if sequence.scenes else sequence.scene
-    history = replace(_until(sequence, target), scene=scene)
+    history = replace(_until(sequence, target), scene=sequence.scene_at(target))
     return Case(history, sequence.items[target])

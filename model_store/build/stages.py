@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from safetensors import SafetensorError
 
+from model_store.build.disk import disk_errors
 from model_store.bundle import file_entries
 from model_store.errors import BuildError
 
@@ -81,7 +81,8 @@ class Work:
                 raise BuildError(f"{stage.name} is not finished, or its inputs have changed")
             else:
                 self._console.rule(f"[bold]{stage.name}")
-                record = self._make(stage, inputs)
+                with disk_errors(stage.name, self.folder / f"{stage.name}.part"):
+                    record = self._make(stage, inputs)
             outputs[stage.name] = record["outputs"]
 
     def digest(self, names: Sequence[str], more: Any) -> str:
@@ -105,13 +106,10 @@ class Work:
         if _record(part).get("outputs") == _outputs(part):  # killed just before its last step
             return self._settle(part, folder)
         started = time.monotonic()
-        try:
-            stage.run(part)
-            seconds = round(time.monotonic() - started, 1)
-            record = {"inputs": inputs, "outputs": _outputs(part), "seconds": seconds}
-            begun.write_text(json.dumps(record, indent=2) + "\n")
-        except (OSError, SafetensorError) as error:
-            raise BuildError(f"{stage.name}: {error}") from error
+        stage.run(part)
+        seconds = round(time.monotonic() - started, 1)
+        record = {"inputs": inputs, "outputs": _outputs(part), "seconds": seconds}
+        begun.write_text(json.dumps(record, indent=2) + "\n")
         return self._settle(part, folder)
 
     def _settle(self, part: Path, folder: Path) -> dict[str, Any]:

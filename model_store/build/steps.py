@@ -4,27 +4,18 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from model_store.build.cold import measure_cold
+from model_store.build.adapters import check_scenes, in_scene, train_adapter
 from model_store.build.config import BuildConfig, FileData
-from model_store.build.dataset import Encoder
-from model_store.build.evaluate import Ranker, Split, metrics
-from model_store.build.evaluation import (
-    baselines,
-    measure,
-    sample,
-    write_freely,
-    write_metrics,
-)
+from model_store.build.evaluate import RankerFor, Split, metrics
+from model_store.build.evaluation import sample
+from model_store.build.examination import examine
 from model_store.build.files import Row, write_rows
 from model_store.build.ingest import ITEMS, ingest, read_items, read_split
 from model_store.build.model import (
@@ -34,23 +25,16 @@ from model_store.build.model import (
     fine_tuned,
     from_scratch,
 )
-from model_store.build.publish import make_bundle, model_name
-from model_store.build.report import COLD, write_report
-from model_store.build.rows import catalogue_rows, moved, reordered
+from model_store.build.results import SPEC, Results
+from model_store.build.rows import reordered
 from model_store.build.sids.stage import make_sids
 from model_store.build.stages import Stage, Work
 from model_store.build.tasks import export, mixture
 from model_store.build.tokenizer import save_tokenizer, train_tokenizer, words_of
 from model_store.build.train import STATE, Validate, train
-from model_store.bundle import Bundle
+from model_store.catalogue import Catalogue
 from model_store.errors import BuildError
-from model_store.report import metrics_table
-from model_store.sid import SidSpec, infer_spec
-from model_store.store import Store
-
-RankerFor = Callable[[Bundle], Ranker]
-
-_SPEC = TypeAdapter(SidSpec)
+from model_store.sid import infer_spec
 
 
 class Steps:
@@ -61,6 +45,7 @@ class Steps:
     ) -> None:
         self._config = config
         self._work = work
+        self._results = Results(config, work)
         self._ranker_for = ranker_for
         self._console = console
 
@@ -71,6 +56,14 @@ class Steps:
             include={"max_history", "last_share", "cold_share", "mix", "seed"}, mode="json"
         )
         part = config.model_dump(mode="json")
+        adapters = Stage(
+            "adapters",
+            self._adapters,
+            [part["prompt"], part["train"], part["adapters"]],
+            after=["ingest", "sids", "dataset", "train"],
+            resumes=True,
+        )
+        trained = ["train", "adapters"] if config.adapters else ["train"]
         return [
             Stage(
                 "ingest",
@@ -92,11 +85,12 @@ class Steps:
                 after=["ingest", "sids", "dataset"],
                 resumes=True,
             ),
+            *([adapters] if config.adapters else []),
             Stage(
                 "evaluate",
                 self._evaluate,
                 [part["name"], part["evaluate"]],
-                after=["ingest", "sids", "dataset", "train"],
+                after=["ingest", "sids", "dataset", *trained],
             ),
         ]
 
@@ -112,29 +106,32 @@ class Steps:
             spec = make_sids(self._config.sids, items, clicks, folder)
         else:
             spec = infer_spec(item["sid"] for item in items)
-        (folder / "spec.json").write_bytes(_SPEC.dump_json(spec, indent=2))
+        Catalogue.from_items(items, spec)  # what it would refuse, it refuses before the training
+        (folder / "spec.json").write_bytes(SPEC.dump_json(spec, indent=2))
         write_rows(items, folder / ITEMS)
         sids = len({item["sid"] for item in items})
         self._console.print(f"{len(items):,} items, {sids:,} SIDs")
 
     def _dataset(self, folder: Path) -> None:
-        config, items, split = self._config, *self._read()
+        config, items, split = self._config, *self._results.data()
+        if config.adapters:
+            check_scenes(config.adapters, split.learn)  # now, and not after hours of training
         if isinstance(config.model, Pretrained):
-            extended_tokenizer(config.model.base, self._spec()).save_pretrained(folder)
+            extended_tokenizer(config.model.base, self._results.spec()).save_pretrained(folder)
         else:
             tokenizer = train_tokenizer(
-                words_of(config.prompt, items), self._spec(), config.vocabulary
+                words_of(config.prompt, items), self._results.spec(), config.vocabulary
             )
             save_tokenizer(tokenizer, folder, config.model.max_length)
-        export(split.learn, self._encoder(items, folder), config.train, folder)
+        export(split.learn, self._results.encoder(items, folder), config.train, folder)
         self._console.print(
             f"{len(split.learn):,} users to learn from,"
             f" {len(split.valid):,} cases to validate on, {len(split.test):,} to be asked"
         )
 
     def _train(self, folder: Path) -> None:
-        config, items, split = self._config, *self._read()
-        encoder, result = self._encoder(items), folder / "training.json"
+        config, items, split = self._config, *self._results.data()
+        encoder, result = self._results.encoder(items), folder / "training.json"
         if not result.exists():
             started = time.monotonic()
             progress = train(
@@ -153,7 +150,7 @@ class Steps:
     def _trainee(self) -> Trainee:
         model = self._config.model
         if isinstance(model, Pretrained):
-            return fine_tuned(model, self._work.path("dataset"), self._spec())
+            return fine_tuned(model, self._work.path("dataset"), self._results.spec())
         tokenizer = Tokenizer.from_file(str(self._work.path("dataset") / "tokenizer.json"))
         return from_scratch(model, tokenizer)
 
@@ -167,79 +164,23 @@ class Steps:
 
         def validate(model: Path) -> float:
             with TemporaryDirectory(prefix="sidrec-") as folder:
-                bundle = self._trial(Store(folder), model)
+                bundle = self._results.trial(Path(folder), model)
                 ranked = reordered(self._ranker_for(bundle), bundle, items)(cases)
             return metrics(ranked, [case.target for case in cases])["NDCG@10"]
 
         return validate
 
-    def _evaluate(self, folder: Path) -> None:
-        config, items, split = self._config, *self._read()
-        with TemporaryDirectory(prefix="sidrec-") as trial:
-            bundle = self._trial(Store(trial), self._work.path("train") / "model")
-            rankers = baselines(split, len(items), config.evaluate)
-            rankers[model_name(self._config)] = reordered(self._ranker_for(bundle), bundle, items)
-            found = measure(rankers, split, len(items))
-            if config.evaluate.cold:
-                model, strangers = model_name(config), config.split.kind == "users"
-                found["cold"] = measure_cold(
-                    model, rankers[model], split, len(items), strangers=strangers
-                )
-            found |= write_freely(
-                bundle,
-                [moved(case, catalogue_rows(bundle, items)) for case in split.test],
-                config.evaluate,
-                max_history=config.train.max_history,
-                titles=config.train.mix.sid_to_title > 0,
+    def _adapters(self, folder: Path) -> None:
+        config, items, split = self._config, *self._results.data()
+        assert config.adapters
+        check_scenes(config.adapters, split.learn)
+        encoder = self._results.encoder(items)
+        for scene in config.adapters.scenes:
+            self._console.print(scene)
+            examples = in_scene(split.learn, encoder, config.train, scene)
+            train_adapter(
+                config.adapters, self._results.model, examples, config.train, folder / scene
             )
-        write_metrics(found, folder)
-        training = json.loads((self._work.path("train") / "training.json").read_text())
-        write_report(
-            folder / "report",
-            name=config.name,
-            facts=self._facts(items, split, training),
-            found=found,
-            losses=training["losses"],
-            scores=training["scores"],
-        )
-        title = f"full ranking, {len(split.test):,} held-out targets"
-        self._console.print(metrics_table(found["overall"], title))
-        for kind, part in found.get("cold", {}).items():
-            title = f"{COLD[kind]}, {part['cases']:,} targets"
-            self._console.print(metrics_table(part["metrics"], title))
 
-    def _trial(self, store: Store, model: Path) -> Bundle:
-        """A bundle to measure, in a store of its own."""
-        return Bundle.load(make_bundle(self._config, self._work, store, model))
-
-    def _read(self) -> tuple[list[Row], Split]:
-        items = read_items(self._work.path("sids"))
-        return items, read_split(self._work.path("ingest"), items)
-
-    def _spec(self) -> SidSpec:
-        return _SPEC.validate_json((self._work.path("sids") / "spec.json").read_bytes())
-
-    def _encoder(self, items: Sequence[Row], folder: Path | None = None) -> Encoder:
-        folder, spec = folder or self._work.path("dataset"), self._spec()
-        settings = json.loads((folder / "tokenizer_config.json").read_text())
-        return Encoder(
-            Tokenizer.from_file(str(folder / "tokenizer.json")),
-            spec,
-            self._config.prompt,
-            spec.parse([item["sid"] for item in items]),
-            end=settings["eos_token"],
-            titles=[item.get("title") for item in items],
-        )
-
-    def _facts(
-        self, items: Sequence[Row], split: Split, training: dict[str, Any]
-    ) -> dict[str, Any]:
-        model = self._config.model
-        return {
-            "items": f"{len(items):,}",
-            "users to learn from": f"{len(split.learn):,}",
-            "events to learn from": f"{sum(len(user.items) for user in split.learn):,}",
-            "cases": f"{len(split.test):,} ({self._config.split.kind})",
-            "model": model.base if isinstance(model, Pretrained) else "Qwen2 from scratch",
-            "epochs": training["epochs"],
-        }
+    def _evaluate(self, folder: Path) -> None:
+        examine(self._config, self._results, self._ranker_for, folder, self._console)

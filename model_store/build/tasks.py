@@ -74,7 +74,7 @@ def _next_items(
 ) -> Iterator[dict[str, str | None]]:
     for user, cut in chosen:
         history = user.items[max(0, cut - schedule.max_history) : cut]
-        scene = user.scenes[cut] if user.scenes else user.scene
+        scene = user.scene_at(cut)
         sids = [encoder.sids[row] for row in history]
         prompt = encoder.template.render(sids, user.profile, scene)
         yield _line((prompt, encoder.sids[user.items[cut]]))

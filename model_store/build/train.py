@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich import progress as bars
 from torch import Tensor, nn
 
 from model_store.build.checkpoint import Progress, load_checkpoint, save_checkpoint
 from model_store.build.dataset import Example, batches
 from model_store.build.model import Trainee
+from model_store.build.section import Section
 
 STATE = "state"
 CHECKPOINT = "checkpoint.pt"
@@ -31,10 +32,8 @@ Validate = Callable[[Path], float]
 """The score, higher is better, of the model saved in a folder."""
 
 
-class Mix(BaseModel):
+class Mix(Section):
     """Examples of the title tasks for each next-item example; 0 leaves a task out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sid_to_title: float = Field(default=0.0, ge=0)
     title_to_sid: float = Field(default=0.0, ge=0)
@@ -43,10 +42,8 @@ class Mix(BaseModel):
     )
 
 
-class Schedule(BaseModel):
+class Schedule(Section):
     """How long and how fast to train: AdamW, linear warm-up, then cosine decay to a tenth."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = 10
     batch_tokens: int = 8192

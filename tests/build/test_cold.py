@@ -2,7 +2,7 @@
 
 import pytest
 
-from model_store.build.cold import first, hidden, measure_cold, scene_ranker
+from model_store.build.cold import first, hidden, measure_cold, scene_popularity_ranker
 from model_store.build.dataset import UserSequence
 from model_store.build.evaluate import Case, Split
 
@@ -35,7 +35,7 @@ def test_first_is_asked_for_in_its_own_scene() -> None:
 
 
 def test_popularity_in_a_scene_by_hand() -> None:
-    ranked = scene_ranker(LEARN, 6)
+    ranked = scene_popularity_ranker(LEARN, 6)
     of = {scene: UserSequence("u", (), scene=scene) for scene in ("home", "cart", "attic", None)}
     home, cart, attic, none = ranked([Case(user, 0) for user in of.values()])
     assert home[:3] == [0, 1, 2]  # then by how often overall, then as they stand

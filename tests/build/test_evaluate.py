@@ -87,10 +87,15 @@ def test_popularity_counts_and_ranks() -> None:
     assert counts.tolist() == [2, 2, 2, 1] + [0] * 11
     ranked = popularity_ranker(counts)([Case(SEQUENCES[0], 0)] * 2)
     assert ranked[0] == ranked[1] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    cases = [Case(sequence, 0) for sequence in SEQUENCES]
+    unseen = popularity_ranker(counts, exclude_seen=True)(cases)
+    assert [rows[:3] for rows in unseen] == [[3, 4, 5], [2, 3, 4], [0, 1, 4]]
+    assert all(len(rows) == 10 for rows in unseen)
 
 
 def test_cooccurrence_by_hand() -> None:
-    ranker = cooccurrence_ranker(SEQUENCES, popularity(SEQUENCES, 15))
+    counts = popularity(SEQUENCES, 15)
+    ranker = cooccurrence_ranker(SEQUENCES, counts, exclude_seen=True)
     [after_1] = ranker([Case(UserSequence("u", (1,)), 0)])
     assert after_1[:2] == [0, 2]  # 0 stood beside 1 twice, 2 once
     assert after_1[2] == 3  # nothing left but popularity
@@ -98,3 +103,5 @@ def test_cooccurrence_by_hand() -> None:
     [after_3_1] = ranker([Case(UserSequence("u", (3, 1)), 0)])
     # 2 gets 1 from item 1 and 0.8 from item 3; 0 gets 2 from item 1.
     assert after_3_1[:2] == [0, 2]
+    [free] = cooccurrence_ranker(SEQUENCES, counts)([Case(UserSequence("u", (0, 1)), 0)])
+    assert free[:3] == [0, 2, 1]  # 2 votes, 1.8 and 1.6

@@ -2,10 +2,6 @@
 
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,12 +93,12 @@ def test_the_report_is_in_the_bundle(built: Built) -> None:
     figure = built.bundle.manifest.metrics["co-occurrence"]["NDCG@10"]
     assert f"{figure:.4f}" in report
     images = re.findall(r"\((\w+\.png)\)", report)
-    assert len(images) == 3
+    assert len(images) == 4
     assert all((folder / image).read_bytes().startswith(b"\x89PNG") for image in images)
     found = json.loads((built.work / "evaluate/metrics.json").read_text())
-    cases = found["overall"], found["history"], found["popularity"]
-    assert sum(bucket["cases"] for bucket in cases[1].values()) == 100
-    assert sum(bucket["cases"] for bucket in cases[2].values()) == 100
+    for part in ("history", "popularity", "scene"):
+        assert sum(bucket["cases"] for bucket in found[part].values()) == 100
+    assert list(found["scene"]) == ["cart", "home", "promo", "search"]
     # The users themselves were learnt from (leave-one-out), so only their last item is new.
     assert list(found["cold"]) == ["hidden"]
     assert found["cold"]["hidden"]["cases"] == 100
@@ -145,39 +141,14 @@ def test_a_worse_model_does_not_become_champion(
     built: Built, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rules = [{"metric": "NDCG@10", "against": "co-occurrence", "margin": 9.0}]
-    path = built.again(evaluate={"sample": 1}, publish={"rules": rules})
+    path = built.again(evaluate={"exclude_seen": True}, publish={"rules": rules})
     champion = built.store.resolve("tiny@champion")
     assert champion != ("tiny", int(path.name))
     said = capsys.readouterr().out
     assert f"tiny@{path.name} does not become champion" in said
     assert "(co-occurrence × 10)" in "".join(said.split("\n"))
-
-
-def killed(work: Path, store: Path, when: str) -> bool:
-    """Runs `sidrec build` in a process of its own and kills it when a file `when` appears;
-    false if it was done before."""
-    command = [sys.executable, "-m", "service.cli", "build", str(TINY)]
-    process = subprocess.Popen(
-        [*command, "--out", str(store), "--work", str(work)], stdout=subprocess.DEVNULL
-    )
-    while process.poll() is None:
-        if (work / when).exists():
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return True
-        time.sleep(0.002)
-    return False
-
-
-def test_killed_and_built_again_equals_uninterrupted(built: Built, tmp_path: Path) -> None:
-    """kill -9 after the first epoch; then the same files come out as in one go."""
-    store, work = Store(tmp_path / "store"), tmp_path / "work"
-    assert killed(work, store.root, "train.part/state/checkpoint.pt")
-    assert store.names() == []
-    assert (work / "dataset/stage.json").exists()
-    path = build(built.config, store, work, engine_ranker)
-    assert Bundle.load(path).manifest.files == built.bundle.manifest.files
-    assert Bundle.load(path).manifest.metrics == built.bundle.manifest.metrics
+    for bundle, rule in ((path, "in no ranking"), (built.bundle.path, "in any ranking")):
+        assert f"| items of the history | {rule} |" in (bundle / "report/report.md").read_text()
 
 
 def test_one_stage_at_a_time(built: Built, tmp_path: Path) -> None:

@@ -6,15 +6,15 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from model_store.build.section import Section
 
 Vectors = npt.NDArray[np.float32]
 
 
-class Encoder(BaseModel):
+class Encoder(Section):
     """Which encoder, and how a text becomes one vector. What its model card says goes here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(description="name on the hub, or a local folder")
     pooling: Literal["cls", "mean", "last"] = "mean"

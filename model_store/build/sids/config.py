@@ -2,27 +2,24 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from model_store.build.embed.base import Encoder
+from model_store.build.section import Section
 from model_store.sid.spec import LARGEST_CODEBOOK
 
 Codebook = Annotated[int, Field(ge=1, le=LARGEST_CODEBOOK)]
 Collisions = Literal["keep", "extra", "reassign"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ResidualKMeans(_Part):
+class ResidualKMeans(Section):
     """One k-means after the other, each on what the ones before left over."""
 
     kind: Literal["residual-kmeans"] = "residual-kmeans"
     restarts: int = Field(default=4, ge=1, description="k-means runs per level; the best is kept")
 
 
-class RqVae(_Part):
+class RqVae(Section):
     """An autoencoder whose latent vector is quantised level by level."""
 
     kind: Literal["rq-vae"]
@@ -40,7 +37,7 @@ class RqVae(_Part):
     )
 
 
-class Collaborative(_Part):
+class Collaborative(Section):
     """Who is clicked together, joined to the text: squared distances are mixed by `weight`."""
 
     dimensions: int = Field(default=64, ge=1)
@@ -49,7 +46,7 @@ class Collaborative(_Part):
     shift: float = Field(default=1.0, ge=1, description="k of the shifted positive PMI")
 
 
-class Sids(_Part):
+class Sids(Section):
     """How items get their SIDs.
 
     text:        the attributes that are read, in this order

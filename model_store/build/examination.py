@@ -1,0 +1,107 @@
+"""The evaluation stage of a build: the trained model beside the baselines, and a report of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+
+from model_store.build.adapters import merge
+from model_store.build.cold import measure_cold
+from model_store.build.config import BuildConfig
+from model_store.build.evaluate import Ranker, RankerFor, Split, scene_ranker
+from model_store.build.evaluation import baselines, measure, write_freely, write_metrics
+from model_store.build.files import Row
+from model_store.build.model import Pretrained
+from model_store.build.publish import model_name
+from model_store.build.report import COLD, write_report
+from model_store.build.results import Results
+from model_store.build.rows import catalogue_rows, moved, reordered
+from model_store.bundle import Bundle
+from model_store.report import metrics_table
+
+
+def examine(
+    config: BuildConfig, results: Results, ranker_for: RankerFor, folder: Path, console: Console
+) -> None:
+    """Writes `metrics.json` (see `evaluation`) and `report/` into `folder`, and prints a table."""
+    items, split = results.data()
+    with TemporaryDirectory(prefix="sidrec-") as place:
+        trial = Path(place)
+        bundle = results.trial(trial, results.model)
+        rankers = baselines(split, len(items), config.evaluate)
+        rankers |= _models(config, results, ranker_for, bundle, items, trial)
+        found = measure(rankers, split, len(items))
+        if config.evaluate.cold:
+            name, strangers = model_name(config), config.split.kind == "users"
+            found["cold"] = measure_cold(
+                name, rankers[name], split, len(items), strangers=strangers
+            )
+        found |= write_freely(
+            bundle,
+            [moved(case, catalogue_rows(bundle, items)) for case in split.test],
+            config.evaluate,
+            max_history=config.train.max_history,
+            titles=config.train.mix.sid_to_title > 0,
+        )
+    write_metrics(found, folder)
+    write_report(
+        folder / "report",
+        name=config.name,
+        facts=_facts(config, items, split, results.training),
+        found=found,
+        losses=results.training["losses"],
+        scores=results.training["scores"],
+    )
+    title = f"full ranking, {len(split.test):,} held-out targets"
+    console.print(metrics_table(found["overall"], title))
+    for kind, part in found.get("cold", {}).items():
+        title = f"{COLD[kind]}, {part['cases']:,} targets"
+        console.print(metrics_table(part["metrics"], title))
+
+
+def _models(
+    config: BuildConfig,
+    results: Results,
+    ranker_for: RankerFor,
+    bundle: Bundle,
+    items: Sequence[Row],
+    trial: Path,
+) -> dict[str, Ranker]:
+    """The model as it will be served and, where it has adapters, as it is without them.
+
+    Not every engine has adapters, so each is merged into a copy of the model, which all can run.
+    """
+
+    def ranker(bundle: Bundle) -> Ranker:
+        made = ranker_for(bundle, exclude_seen=config.evaluate.exclude_seen)
+        return reordered(made, bundle, items)
+
+    def adapted(scene: str) -> Ranker:
+        merged = merge(results.model, results.adapter(scene), trial / f"model-{scene}")
+        return ranker(results.trial(trial, merged))
+
+    name, base = model_name(config), ranker(bundle)
+    if config.adapters is None:
+        return {name: base}
+    served = scene_ranker(base, {scene: adapted(scene) for scene in config.adapters.scenes})
+    return {name: served, "without adapters": base}
+
+
+def _facts(
+    config: BuildConfig, items: Sequence[Row], split: Split, training: dict[str, Any]
+) -> dict[str, Any]:
+    model, adapters = config.model, config.adapters
+    facts = {
+        "items": f"{len(items):,}",
+        "users to learn from": f"{len(split.learn):,}",
+        "events to learn from": f"{sum(len(user.items) for user in split.learn):,}",
+        "cases": f"{len(split.test):,} ({config.split.kind})",
+        "items of the history": f"{'in no' if config.evaluate.exclude_seen else 'in any'} ranking",
+        "model": model.base if isinstance(model, Pretrained) else "Qwen2 from scratch",
+        "epochs": training["epochs"],
+    }
+    if adapters:
+        facts["adapters"] = f"{', '.join(adapters.scenes)}; rank {adapters.rank}"
+    return facts
