@@ -96,9 +96,11 @@ def test_size_and_architecture(demo: Bundle) -> None:
 
 def test_the_prompt_reads_as_its_field_writes_it(demo: Bundle) -> None:
     profile = {"性别": "女", "年龄": "46-55岁", "婚姻状况": "已婚"}
-    text = demo.manifest.prompt.render(["<a_112><b_38><c_33><d_113>", "<a_73><b_50>"], profile)
+    text = demo.manifest.prompt.render(
+        ["<a_112><b_38><c_33><d_113>", "<a_73><b_50>"], profile, "home"
+    )
     assert text == (
-        "该用户性别为女,年龄为46-55岁,婚姻状况为已婚,有无子女状况为未知。"
+        "该用户性别为女,年龄为46-55岁,婚姻状况为已婚,有无子女状况为未知,场景为home。"
         "用户已按时间顺序点击了如下商品:<a_112><b_38><c_33><d_113>, <a_73><b_50>,"
         "你能预测用户下一个可能点击的商品吗?"
     )
