@@ -63,10 +63,13 @@ def test_a_deleted_item_stays_in_the_prompt(client: TestClient) -> None:
     client.delete(f"/v1/items/{best}")
     answer = client.post("/v1/recommendations", json=asked).json()
     assert (answer["source"], answer["history_used"], answer["unknown_items"]) == ("model", 1, 0)
-    # The same prompt: the same scores, of what is left.
-    left = [item for item in before["items"] if item["item_id"] not in (best, "p00001")]
-    found = answer["items"][: len(left)]
-    assert [(i["item_id"], i["score"]) for i in found] == [(i["item_id"], i["score"]) for i in left]
+    # The same prompt: the same scores. Where something has left, a beam may find others too.
+    scores = {item["item_id"]: item["score"] for item in before["items"]}
+    found = {item["item_id"]: item["score"] for item in answer["items"]}
+    assert not {best, "p00001"} & set(found)
+    both = sorted(set(scores) & set(found))
+    assert len(both) >= 5
+    assert [found[i] for i in both] == pytest.approx([scores[i] for i in both], abs=1e-4)
     assert len(answer["items"]) == 10
 
 
