@@ -30,6 +30,7 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/sidrec bench engine --rounds 7
 	$(BIN)/sidrec bench trie --searches 3
+	$(BIN)/sidrec bench eligibility --rounds 5
 	$(BIN)/sidrec bench service --seconds 5 --rounds 2
 	$(BIN)/sidrec bench load --seconds 5
 

@@ -1,6 +1,7 @@
 """What is vLLM's alone: the mask and its two interfaces, options, and the death of a core."""
 
 import asyncio
+import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -234,3 +235,10 @@ class TestDeath:
             assert isinstance(outcome, list | EngineDead)
         with pytest.raises(EngineDead):
             engine.search_batch([Query([5], 5)])
+
+
+@needs_vllm
+def test_it_starts_beside_numba(bundle: Bundle) -> None:
+    importlib.import_module("numba")
+    with create_engine("vllm", bundle, kv_cache_memory_bytes=2**27) as engine:
+        assert len(engine.search_batch([Query([1, 2, 3], 5)])[0]) == 5

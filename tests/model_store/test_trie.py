@@ -266,18 +266,25 @@ class TestEligibility:
     @given(sid_rows(), st.data())
     @EXAMPLES
     def test_nodes_with_something_left(self, rows: list[Sid], data: st.DataObject) -> None:
-        """Any nodes of any queries, as long as they ascend; the same masks over another trie."""
+        """Any nodes of any queries, as long as they ascend."""
         n = len(rows)
         queries = data.draw(st.lists(restrictions(n), min_size=1, max_size=4))
         batch = EligibilityBatch([eligibility(q) for q in queries], n)
-        for trie in (build(rows), build([(0, *row) for row in rows])):
-            for depth in range(trie.depth + 1):
-                every = st.sampled_from(every_node(trie, depth).tolist())
-                pairs = st.tuples(st.integers(0, len(queries) - 1), every)
-                asked = sorted(data.draw(st.sets(pairs)))
-                query, node = torch.tensor(asked, dtype=torch.long).reshape(-1, 2).T
-                counted = batch.count(query, *trie.rows(depth, node))
-                assert batch.open(trie, depth, query, node).tolist() == (counted > 0).tolist()
+        trie = build(rows)
+        for depth in range(trie.depth + 1):
+            every = st.sampled_from(every_node(trie, depth).tolist())
+            pairs = st.tuples(st.integers(0, len(queries) - 1), every)
+            asked = sorted(data.draw(st.sets(pairs)))
+            query, node = torch.tensor(asked, dtype=torch.long).reshape(-1, 2).T
+            counted = batch.count(query, *trie.rows(depth, node))
+            assert batch.open(trie, depth, query, node).tolist() == (counted > 0).tolist()
+
+    def test_a_mask_is_looked_at_anew_over_another_trie(self) -> None:
+        chosen = Eligibility.of(np.array([False, True, False]))
+        nodes = torch.tensor([0, 1])
+        for rows, left in (([0, 0, 1], [True, False]), ([0, 1, 1], [False, True])):
+            batch = EligibilityBatch([chosen], 3)
+            assert batch.open(build([(c,) for c in rows]), 1, nodes * 0, nodes).tolist() == left
 
     def test_a_wide_level_is_looked_at_where_the_search_is(
         self, monkeypatch: pytest.MonkeyPatch

@@ -26,6 +26,7 @@ from service.engine.vllm.options import EngineArgs, current_platform
 from vllm.distributed.kv_transfer import kv_transfer_state
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import SamplingParams
+from vllm.triton_utils import dispatcher
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor import Executor
 from vllm.v1.request import Request
@@ -41,6 +42,11 @@ _VLLM = threading.RLock()
 
 _alive: set[int] = set()
 """The cores of this process. Closing the last of them tears down what they share."""
+
+
+def _vars(value: Any) -> Mapping[str, Any]:
+    found = vars(value)
+    return found if isinstance(found, Mapping) else {}
 
 
 class Prompt:
@@ -86,6 +92,9 @@ class Core:
                 # The one function that is compiled even in eager mode would need a C++ compiler.
                 current_platform.simple_compile_backend = "eager"
                 current_platform.get_punica_wrapper = lambda: _PUNICA_CPU
+                # It looks for kernels in all modules there are, numba's among them, whose foreign
+                # functions answer to any name, `__dict__` too (vLLM 0.32.0).
+                dispatcher.vars = _vars
             config = args.create_engine_config()
             args.logits_processors = [_PROCESSORS.format(2 if config.use_v2_model_runner else 1)]
             config = args.create_engine_config()

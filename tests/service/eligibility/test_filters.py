@@ -179,6 +179,14 @@ async def test_rules_hold_beside_any_filter(items: list[Item], rules: Any, wante
     assert eligible.total(len(items)) == len(expected)
 
 
+@pytest.mark.parametrize("op", sorted(COMPARE))
+@pytest.mark.parametrize("bound", [2, 2.0, 2.5, -0.5, 0, 10**12, -(10.0**15)])
+async def test_bounds_between_integers(op: str, bound: float) -> None:
+    items = [{"stock": stock} for stock in (-1, 0, 1, 2, 3, None)]
+    found = await rows(Filters(catalogue_of(items)), {"stock": {op: bound}}, len(items))
+    assert found == [row for row, item in enumerate(items) if passes(op, bound, item["stock"])]
+
+
 ITEMS: list[Item] = [
     {
         "item_id": f"i{n}",
