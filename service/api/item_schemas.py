@@ -16,7 +16,18 @@ AttributeName = Annotated[str, Field(min_length=1, max_length=128)]
 class ItemChange(BaseModel):
     """A new item, or what changes of one. What is not named stays as it is; null empties it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "title": "Quillon K3 Wireless Mouse, Teal",
+                    "attributes": {"brand": "Quillon", "category": "mice", "price": 129.9},
+                }
+            ]
+        },
+    )
 
     title: Annotated[str, Field(max_length=4096)] | None = Field(None, description="for people")
     sid: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
@@ -36,6 +47,10 @@ class ItemChange(BaseModel):
 class NamedChange(ItemChange):
     """One change of a batch."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"item_id": "p01068", "attributes": {"price": 99.9}}]}
+    )
+
     item_id: ItemId
     deleted: bool = Field(False, description="removes the item; nothing else may be said of it")
 
@@ -52,7 +67,20 @@ class NamedChange(ItemChange):
 class ItemBatch(BaseModel):
     """Changes, made in their order, each whatever becomes of the others."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": [
+                        {"item_id": "p01068", "attributes": {"price": 99.9}},
+                        {"item_id": "p02247", "deleted": True},
+                    ]
+                }
+            ]
+        },
+    )
 
     items: list[NamedChange] = Field(min_length=1)
 

@@ -330,6 +330,10 @@ class UserHistory(BaseModel):
 class NewProfile(_Request):
     """What is known of a user, in the place of what was known before."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"profile": {"性别": "女", "年龄": "26-35岁"}}]}
+    )
+
     profile: Profile = Field(
         description="fields that the bundle declares, with values that it declares for them"
     )
