@@ -55,7 +55,9 @@ async def test_a_search_waits_for_one_token_only(bundle: Bundle) -> None:
     with Endless(bundle) as engine:
         engine.gate.clear()
         # Of different widths, so that they do not share a batch.
-        searches = [asyncio.create_task(engine.search(Query([1], width))) for width in range(1, 5)]
+        searches = [
+            asyncio.create_task(engine.search(Query([1], width))) for width in (1, 3, 9, 27)
+        ]
         await until(lambda: engine.stats().queue_depth == 3)
         text = asyncio.create_task(engine.generate([1], 250))
         await asyncio.sleep(0)
