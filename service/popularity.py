@@ -133,18 +133,22 @@ class Popularity:
     async def kept_fresh(self) -> AsyncIterator[None]:
         """Refreshes until left, and then delivers what is left."""
         await self._try_refresh()
-        task = asyncio.create_task(self._refresh_always())
+        left = asyncio.Event()
+        task = asyncio.create_task(self._refresh_until(left))
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            # Not by cancelling it: whoever swallows that would keep the process from ending.
+            left.set()
+            await task
             await self._try_refresh()
 
-    async def _refresh_always(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval)
+    async def _refresh_until(self, left: asyncio.Event) -> None:
+        while not left.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await left.wait()
+                    return
             await self._try_refresh()
 
     async def _try_refresh(self) -> None:
