@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from service.api.problems import FieldError
 from service.api.schemas import ItemId
@@ -52,7 +52,9 @@ class NamedChange(ItemChange):
     )
 
     item_id: ItemId
-    deleted: bool = Field(False, description="removes the item; nothing else may be said of it")
+    deleted: StrictBool = Field(
+        False, description="removes the item; nothing else may be said of it"
+    )
 
     @model_validator(mode="after")
     def _only_deleted(self) -> Self:

@@ -151,8 +151,16 @@ async def _framework(request: Request, error: HTTPException) -> Response:
     if error.status_code == HTTPStatus.BAD_REQUEST:
         # What the framework says of bytes that its JSON parser chokes on: not UTF-8, too deep.
         return _invalid(request, [FieldError(field="", message=error.detail)])
-    kind = plain_kind(error.status_code)
-    return problem(request.state.request_id, kind, error.detail, headers=error.headers)
+    kind, headers = plain_kind(error.status_code), error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {"Allow": ", ".join(_methods(request))}
+    return problem(request.state.request_id, kind, error.detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path can be asked with; starlette names the methods of its first route only."""
+    path = getattr(request.scope.get("route"), "path_format", "")
+    return sorted(method.upper() for method in request.app.openapi()["paths"].get(path, {}))
 
 
 def _invalid(request: Request, errors: Sequence[FieldError]) -> Response:

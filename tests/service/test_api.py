@@ -338,3 +338,9 @@ def test_documentation(client: TestClient) -> None:
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
                     assert list(response["content"]) == ["application/problem+json"]
+
+
+def test_a_method_that_is_not_there(client: TestClient) -> None:
+    refused = client.patch("/v1/items/item-1")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "DELETE, GET, PUT")
+    assert refused.headers["content-type"] == "application/problem+json"
