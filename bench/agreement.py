@@ -20,7 +20,7 @@ from model_store.bundle import Bundle
 from model_store.catalogue import read_json_lines
 from service.engine import Beam, Query, create_engine
 from service.prompt import PromptBuilder
-from service.recommender import best_items
+from service.ranking import best_items
 from service.settings import Settings
 
 _AT_ONCE = 64

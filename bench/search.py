@@ -27,7 +27,7 @@ from bench.report import print_table, write_json
 from model_store.bundle import Bundle
 from service.engine import Query, create_engine
 from service.errors import NotTrained
-from service.recommender import best_items
+from service.ranking import best_items
 from service.settings import Settings
 from service.title_prompts import TitlePrompts
 

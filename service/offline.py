@@ -9,7 +9,7 @@ from model_store.bundle import Bundle
 from model_store.sid import Eligibility
 from service.engine import Query, create_engine
 from service.prompt import PromptBuilder
-from service.recommender import best_items
+from service.ranking import best_items
 
 BEAM_WIDTH = 20
 

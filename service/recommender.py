@@ -18,8 +18,6 @@ Where answers are cached, that of a model to the same request in the same state 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
-from time import perf_counter
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -33,19 +31,16 @@ from service.catalogue.snapshot import Snapshot
 from service.deadline import Deadline, Pace
 from service.eligibility.policy import Policy, Seen
 from service.engine import Beam, Engine, Query
-from service.errors import (
-    DeadlinePassed,
-    EngineDead,
-    EngineError,
-    HistoryUnavailable,
-    InvalidInput,
-)
+from service.errors import DeadlinePassed, EngineError, InvalidInput
 from service.explain import explain
 from service.history import History
 from service.past import Past
 from service.popularity import Popularity
 from service.profiles import merged, says_something
 from service.prompt import PromptBuilder
+from service.ranking import best_items
+from service.reasons import NoHistory, NothingEligible, reason_of
+from service.run import Run
 from service.sources import Picks, Reason, Source, popular_rows
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
@@ -109,7 +104,7 @@ class Recommender:
         scene = self._known_scene(ask.scene)
         deadline = Deadline(self._deadline_ms if ask.deadline_ms is None else ask.deadline_ms)
         which = ask.exclude_seen or self._policy.exclude_seen
-        run, now = _Run(), self._now()
+        run, now = Run(), self._now()
         past = await Past.read(
             self._history,
             ask.user_id,
@@ -138,7 +133,7 @@ class Recommender:
         Raises InvalidInput for a filter over attributes that the catalogue lacks, and EngineError:
         there is nothing to fall back to.
         """
-        run, now = _Run(), self._now()
+        run, now = Run(), self._now()
         allowed = await now.eligible(ask.filter)
         eligible = self._eligible(ask, "nothing", allowed, Past(None), now.catalogue, run)
         run.done("eligibility")
@@ -173,21 +168,21 @@ class Recommender:
         past: Past,
         now: Snapshot,
         deadline: Deadline,
-        run: "_Run",
+        run: Run,
     ) -> Answer:
         allowed = await now.eligible(ask.filter)
         eligible = self._eligible(ask, which, allowed, past, now.catalogue, run)
         run.done("eligibility")
         picks, beams = Picks(ask.k, eligible), list[Beam]()
-        reason: Reason | None = _reason(past.error) if past.lost else None
+        reason: Reason | None = reason_of(past.error) if past.lost else None
         try:
             source, beams = await self._search(ask, scene, past, eligible, now, deadline, run)
             picks.scored(source, best_items(beams, ask.k, eligible))
             if source != "model":
                 reason = reason or "no_history"
-        except (_NoHistory, _NothingEligible, EngineError) as error:
-            if reason is None or not isinstance(error, _NoHistory):
-                reason = _reason(error)
+        except (NoHistory, NothingEligible, EngineError) as error:
+            if reason is None or not isinstance(error, NoHistory):
+                reason = reason_of(error)
             if isinstance(error, EngineError):
                 _log.warning("fallback", reason=reason, error=str(error))
         for source, rows in popular_rows(now.catalogue, self._popularity, scene):
@@ -214,7 +209,7 @@ class Recommender:
         allowed: Eligibility | None,
         past: Past,
         catalogue: Edition,
-        run: "_Run",
+        run: Run,
     ) -> Eligibility | None:
         """What the answer may contain: what is `allowed`, less exclusions; None for everything."""
         seen = _rows(catalogue, past.seen(which, self._policy.purchase_types))
@@ -233,16 +228,16 @@ class Recommender:
         eligible: Eligibility | None,
         now: Snapshot,
         deadline: Deadline,
-        run: "_Run",
+        run: Run,
     ) -> tuple[Source, list[Beam]]:
         """Asks the model by all that is known, and says by what that was."""
         profile = merged(past.profile, ask.profile)
         codes = now.catalogue.codes_of(past.item_ids)
         run.unknown = len(past.item_ids) - len(codes)
         if not len(codes) and not (self._cold and says_something(profile, scene, self._template)):
-            raise _NoHistory
+            raise NoHistory
         if run.eligible == 0:
-            raise _NothingEligible
+            raise NothingEligible
         if not self._pace.fits(deadline):
             raise DeadlinePassed("a search takes longer at present than is left")
         tokens, run.used = self._prompt.build_from(codes, profile, scene)
@@ -293,67 +288,6 @@ class Recommender:
         return scene
 
 
-def best_items(
-    beams: Sequence[Beam], k: int, eligible: Eligibility | None = None
-) -> list[tuple[int, float]]:
-    """The first `k` catalogue rows of the beams that are eligible, with the score of their SID.
-
-    The catalogue already has the items of one SID in the order in which they are to be shown.
-    """
-
-    def rows(beam: Beam) -> Iterable[int]:
-        # The only item of a beam is eligible, or the search would not have found it.
-        if eligible is None or len(beam.rows) == 1:
-            return beam.rows
-        return eligible.rows(beam.rows.start, beam.rows.stop)
-
-    return list(islice(((row, beam.score) for beam in beams for row in rows(beam)), k))
-
-
 def _rows(catalogue: Edition, item_ids: Iterable[str]) -> list[int]:
     """The rows of those that are there, in their order."""
     return [row for item_id in item_ids if (row := catalogue.row_of.get(item_id)) is not None]
-
-
-class _NoHistory(Exception):
-    """Nothing is left to build a prompt from."""
-
-
-class _NothingEligible(Exception):
-    """There is no item that the answer may contain."""
-
-
-class _Run:
-    """What is known so far of one request, and how long its stages took."""
-
-    def __init__(self) -> None:
-        self.unknown = 0
-        self.used = 0
-        self.eligible = 0
-        self.seen: int | None = 0
-        self._start = self._last = perf_counter()
-        self._ms: dict[str, float] = {}
-
-    def done(self, stage: str) -> None:
-        now = perf_counter()
-        self._ms[stage] = round((now - self._last) * 1000, 3)
-        self._last = now
-
-    def timing_ms(self) -> dict[str, float]:
-        return {**self._ms, "total": round((self._last - self._start) * 1000, 3)}
-
-
-def _reason(error: Exception | None) -> Reason:
-    match error:
-        case HistoryUnavailable():
-            return "history_unavailable"
-        case DeadlinePassed():
-            return "deadline"
-        case EngineDead():
-            return "engine_dead"
-        case EngineError():
-            return "engine_error"
-        case _NothingEligible():
-            return "nothing_eligible"
-        case _:
-            return "no_history"

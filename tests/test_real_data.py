@@ -19,7 +19,7 @@ from model_store.sid import Eligibility
 from service.app import create_app
 from service.engine import Query, create_engine
 from service.prompt import PromptBuilder
-from service.recommender import best_items
+from service.ranking import best_items
 from service.settings import Settings
 from tests.check_eligibility import check
 from tests.engine.reference import assert_same, beams_of

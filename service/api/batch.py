@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
+from service.api.answer_schemas import Recommendations
 from service.api.disconnect import unless_gone
 from service.api.problems import Problem, documented, problem_of
 from service.api.recommendations import answer_one, check
-from service.api.schemas import RecommendationRequest, Recommendations, _Request
+from service.api.schemas import RecommendationRequest, RequestBody
 from service.api.state import Service, service_of
 from service.errors import InvalidInput, SidrecError
 from service.holder import InService
@@ -29,7 +30,7 @@ Wanted = Annotated[
 ]
 
 
-class BatchRequest(_Request):
+class BatchRequest(RequestBody):
     """Requests as `/v1/recommendations` takes them, each answered or refused on its own."""
 
     model_config = ConfigDict(

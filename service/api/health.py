@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
+from service.api.answer_schemas import BundleName
 from service.api.problems import documented
-from service.api.schemas import BundleName
 from service.api.state import service_of
 from service.errors import CatalogueUnavailable, EngineDead
 

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 
 from model_store.edition import Edition
+from service.api.answer_schemas import Item
 from service.api.item_schemas import BatchWritten, ItemBatch, ItemChange, ItemWritten
 from service.api.paths import register_ids
 from service.api.problems import documented
-from service.api.schemas import Item
 from service.api.state import service_of
 from service.catalogue.plan import Delete
 from service.errors import InvalidInput, NotFound

@@ -3,9 +3,10 @@
 from fastapi import APIRouter, Request
 from structlog.contextvars import bind_contextvars
 
+from service.api.answer_schemas import Recommendations
 from service.api.disconnect import unless_gone
 from service.api.problems import documented
-from service.api.schemas import RecommendationRequest, Recommendations
+from service.api.schemas import RecommendationRequest
 from service.api.state import Service, service_of
 from service.errors import InvalidInput
 from service.holder import InService

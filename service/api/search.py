@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from service.answer import Ask
+from service.api.answer_schemas import BundleName, RecommendedItem
 from service.api.disconnect import unless_gone
 from service.api.items import known
 from service.api.paths import register_ids
@@ -14,10 +15,8 @@ from service.api.schemas import (
     EXPLAIN,
     FILTER,
     MAX_EXCLUDED,
-    BundleName,
     ItemId,
-    RecommendedItem,
-    _Request,
+    RequestBody,
 )
 from service.api.state import service_of
 from service.eligibility.filter import Filter
@@ -27,7 +26,7 @@ register_ids()
 router = APIRouter(tags=["search"])
 
 
-class SearchRequest(_Request):
+class SearchRequest(RequestBody):
     """What is looked for, in words."""
 
     model_config = ConfigDict(

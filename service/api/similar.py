@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, StrictBool, StrictInt
 from structlog.contextvars import bind_contextvars
 
 from service.answer import Ask
+from service.api.answer_schemas import Recommendations
 from service.api.disconnect import unless_gone
 from service.api.items import known
 from service.api.paths import register_ids
@@ -16,8 +17,7 @@ from service.api.schemas import (
     FILTER,
     MAX_EXCLUDED,
     ItemId,
-    Recommendations,
-    _Request,
+    RequestBody,
 )
 from service.api.state import service_of
 from service.eligibility.filter import Filter
@@ -27,7 +27,7 @@ register_ids()
 router = APIRouter(tags=["recommendations"])
 
 
-class SimilarRequest(_Request):
+class SimilarRequest(RequestBody):
     """How many, and which not."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"k": 2, "exclude": ["p01068"]}]})

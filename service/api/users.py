@@ -8,7 +8,8 @@ from fastapi import APIRouter, Path, Request
 
 from service.api.paths import register_ids
 from service.api.problems import documented
-from service.api.schemas import (
+from service.api.state import service_of
+from service.api.user_schemas import (
     EventBatch,
     EventsAccepted,
     NewEvent,
@@ -16,7 +17,6 @@ from service.api.schemas import (
     UserHistory,
     UserProfile,
 )
-from service.api.state import service_of
 from service.errors import InvalidInput
 from service.profiles import check_profile
 from service.settings import Settings

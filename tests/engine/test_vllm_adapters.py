@@ -22,7 +22,8 @@ from service.engine import Beam, Engine, Query, create_engine
 from service.errors import EngineError
 from service.history import History, connect
 from service.prompt import PromptBuilder
-from service.recommender import Recommender, best_items
+from service.ranking import best_items
+from service.recommender import Recommender
 from tests.conformance.agreement import assert_agree
 from tests.engine.reference import assert_same, beams_of
 from tests.model_store.test_bundle import seal
