@@ -18,7 +18,8 @@ from service.api.middleware import RequestScope
 from service.api.problems import handle_problems
 from service.api.state import Service
 from service.history import History, connect
-from service.holder import Holder, load_model
+from service.holder import Holder
+from service.loading import load_model
 from service.metrics import Metrics
 from service.popularity import Popularity
 from service.redis_server import EmbeddedRedis

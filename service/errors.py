@@ -4,6 +4,8 @@ SidrecError
 ├── InvalidInput          a value that the caller sent cannot be used; names the field
 ├── NotFound              the thing named does not exist
 ├── NotTrained            the bundle in service never learnt what was asked of it
+├── ModelNotLoaded        the version named is not loaded here
+├── ModelInUse            a version cannot be changed so while it is used
 ├── HistoryUnavailable    the history store (Redis) does not answer
 ├── CatalogueUnavailable  the store of the catalogue's changes (Redis) does not answer
 ├── Overloaded            more work than this process admits
@@ -35,6 +37,14 @@ class NotFound(SidrecError):
 
 class NotTrained(SidrecError):
     """The bundle in service never learnt what was asked of it; another one may have."""
+
+
+class ModelNotLoaded(SidrecError):
+    """The version named is not loaded in this process; others are."""
+
+
+class ModelInUse(SidrecError):
+    """What was asked of a version cannot be done while it is used as it is."""
 
 
 class HistoryUnavailable(SidrecError):

@@ -1,29 +1,36 @@
-"""What is in service: a bundle, its engine, and the recommender over both, replaced as one."""
+"""What is loaded: bundles with their engines, of which one is active. For one event loop.
+
+A request takes one with `Holder.take` and stays with it to its end, whatever becomes active
+meanwhile. Who is with one is counted, so that a version leaves only when nobody is any more.
+"""
 
 import asyncio
-from dataclasses import dataclass
-from functools import partial
-
-import torch
-from redis.asyncio import Redis
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from model_store.bundle import Bundle
-from service.answer import Answer
-from service.answer_cache import AnswerCache
-from service.catalogue.changes import Changes
 from service.catalogue.live import LiveCatalogue
-from service.eligibility.policy import Policy
-from service.engine import Engine, create_engine
-from service.history import History
-from service.popularity import Popularity
+from service.engine import Engine
+from service.errors import ModelInUse, ModelNotLoaded
 from service.recommender import Recommender
-from service.settings import Settings
 from service.titles import Titles
+
+
+class Version(NamedTuple):
+    """A bundle's name and number, which together say which one it is."""
+
+    name: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class InService:
-    """A bundle that answers. A request takes one of these and stays with it to its end."""
+    """A bundle that answers."""
 
     bundle: Bundle
     engine: Engine
@@ -31,75 +38,123 @@ class InService:
     titles: Titles
     catalogue: LiveCatalogue
 
-
-@dataclass(slots=True)
-class Holder:
-    """Holds what is in service; whoever assigns `current` decides what the next request gets."""
-
-    current: InService
+    @property
+    def version(self) -> Version:
+        return Version(self.bundle.name, self.bundle.version)
 
     async def close(self) -> None:
-        """Frees what is in service at that moment."""
-        await self.current.catalogue.close()
-        await asyncio.to_thread(self.current.engine.close)
+        """Frees what it holds; queries still waiting end with `EngineDead`."""
+        await self.catalogue.close()
+        await asyncio.to_thread(self.engine.close)
 
 
-async def load_model(
-    settings: Settings, history: History, popularity: Popularity, client: Redis
-) -> InService:
-    """Loads the bundle that the settings name, off the event loop, and asks its engine once. The
-    changes to its catalogue are in `client`.
+@dataclass(slots=True)
+class _Place:
+    """A loaded one, and how many requests are with it. One that leaves takes no new ones."""
 
-    Raises `BundleError` and `EngineError`, and then leaves nothing running.
-    """
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    bundle = await asyncio.to_thread(Bundle.load, settings.bundle)
-    engine = await asyncio.to_thread(
-        partial(create_engine, settings.engine, bundle, **settings.engine_options)
-    )
-    try:
-        policy = Policy(
-            settings.exclude_seen,
-            settings.purchase_types,
-            settings.rules,
-            settings.filter_cache_mb << 20,
-        )
-        changes = Changes(client, settings.catalogue, f"{bundle.name}/{bundle.version}")
-        catalogue = await LiveCatalogue.open(
-            bundle, engine, policy, changes, poll_s=settings.catalogue_poll_ms / 1000
-        )
-    except BaseException:
-        await asyncio.to_thread(engine.close)
-        raise
-    recommender = Recommender(
-        bundle,
-        engine,
-        history,
-        beam_width=settings.beam_width,
-        policy=policy,
-        popularity=popularity,
-        deadline_ms=settings.deadline_ms,
-        cache=_cache(settings, bundle, client),
-        catalogue=lambda: catalogue.current,
-    )
-    titles = Titles(bundle, engine, recommender)
-    in_service = InService(bundle, engine, recommender, titles, catalogue)
-    try:
-        await recommender.warm_up()
-    except BaseException:
-        await Holder(in_service).close()
-        raise
-    return in_service
+    model: InService
+    requests: int = 0
+    leaves: bool = False
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-def _cache(settings: Settings, bundle: Bundle, client: Redis) -> AnswerCache[Answer] | None:
-    if not settings.cache_ttl_ms:
-        return None
-    # The manifest has a checksum of every file of the bundle; the settings are those of answers.
-    names = {
-        *("engine", "engine_options", "beam_width"),
-        *("exclude_seen", "purchase_types", "rules", "catalogue"),
-    }
-    state = [bundle.manifest, settings.model_dump(mode="json", include=names)]
-    return AnswerCache(client, Answer, ttl_ms=settings.cache_ttl_ms, state=state)
+class Holder:
+    """Holds what is loaded, `first` active."""
+
+    def __init__(self, first: InService) -> None:
+        self._places = {first.version: _Place(first)}
+        self._active = first
+        self._before: InService | None = None
+
+    @property
+    def current(self) -> InService:
+        """The active one. Whoever awaits while using it calls `take` instead."""
+        return self._active
+
+    @property
+    def previous(self) -> InService | None:
+        """What a rollback goes back to; None where nothing was active before, or it has left."""
+        return self._before
+
+    @property
+    def loaded(self) -> list[InService]:
+        """All of them, in the order in which they were loaded."""
+        return [place.model for place in self._places.values()]
+
+    def get(self, name: str, number: int) -> InService:
+        """A loaded version. Raises `ModelNotLoaded`; so for one that is about to leave."""
+        return self._place(Version(name, number)).model
+
+    def requests(self, model: InService) -> int:
+        """How many are with it at present."""
+        return self._places[model.version].requests
+
+    @contextmanager
+    def take(self, version: Version | None = None) -> Iterator[InService]:
+        """A loaded version, by default the active one, which stays loaded until the block ends.
+
+        Raises `ModelNotLoaded`.
+        """
+        place = self._place(version or self._active.version)
+        place.requests += 1
+        try:
+            yield place.model
+        finally:
+            place.requests -= 1
+            if not place.requests:
+                place.idle.set()
+
+    def add(self, model: InService) -> None:
+        """Raises `ModelInUse` where this version is there already."""
+        if model.version in self._places:
+            raise ModelInUse(f"{model.version} is loaded already")
+        self._places[model.version] = _Place(model)
+
+    def activate(self, version: Version) -> None:
+        """From now on requests that name no version take this one. Raises `ModelNotLoaded`."""
+        model = self._place(version).model
+        if model is not self._active:
+            self._before, self._active = self._active, model
+
+    async def remove(self, version: Version, *, within_s: float) -> None:
+        """Closes a version when the requests that are with it have ended; new ones do not get it.
+
+        Raises `ModelNotLoaded`, and `ModelInUse` for the active one, or where requests are with it
+        for longer than `within_s`: then it stays.
+        """
+        place = self._place(version)
+        if place.model is self._active:
+            raise ModelInUse(f"{version} is active: activate another one first")
+        place.leaves = True
+        try:
+            await _idle_within(place, within_s)
+            if place.requests:
+                raise ModelInUse(f"{place.requests} requests are still with {version}")
+        except BaseException:
+            place.leaves = False
+            raise
+        del self._places[version]
+        if self._before is place.model:
+            self._before = None
+        await place.model.close()
+
+    async def close(self) -> None:
+        """Frees all there are, whoever is with them."""
+        while self._places:
+            _, place = self._places.popitem()
+            await place.model.close()
+
+    def _place(self, version: Version) -> _Place:
+        place = self._places.get(version)
+        if place is None or place.leaves:
+            there = ", ".join(str(v) for v, p in self._places.items() if not p.leaves)
+            raise ModelNotLoaded(f"{version} is not loaded, only {there}")
+        return place
+
+
+async def _idle_within(place: _Place, seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while place.requests:
+                place.idle.clear()
+                await place.idle.wait()

@@ -69,8 +69,9 @@ async def recommend_batch(batch: BatchRequest, request: Request) -> BatchResults
     most = min(service.settings.max_batch, service.settings.max_in_flight)
     if len(batch.requests) > most:
         raise InvalidInput("requests", f"has {len(batch.requests)}, at most {most} go at once")
-    current, request_id = service.holder.current, request.state.request_id
-    with service.admission.place(len(batch.requests)):
+    request_id = request.state.request_id
+    places = service.admission.place(len(batch.requests))
+    with places, service.holder.take() as current:
         work = [_result(one, service, current, request_id) for one in batch.requests]
         results = await unless_gone(request, _together(work))
     return BatchResults(request_id=request_id, results=results)

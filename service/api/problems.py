@@ -19,6 +19,8 @@ from service.errors import (
     EngineError,
     HistoryUnavailable,
     InvalidInput,
+    ModelInUse,
+    ModelNotLoaded,
     NotFound,
     NotTrained,
     Overloaded,
@@ -47,6 +49,8 @@ KINDS: dict[type[SidrecError], Kind] = {
     InvalidInput: Kind("invalid-input", "The request cannot be used", 422),
     NotFound: Kind("not-found", "There is no such thing", 404),
     NotTrained: Kind("not-trained", "The bundle in service was not trained for this", 409),
+    ModelNotLoaded: Kind("model-not-loaded", "This version is not loaded", 404),
+    ModelInUse: Kind("model-in-use", "This version is in use", 409),
     HistoryUnavailable: Kind("history-unavailable", "The history store is away", 503, 1),
     CatalogueUnavailable: Kind(
         "catalogue-unavailable", "The changes of the catalogue are away", 503, 1

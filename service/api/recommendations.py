@@ -23,8 +23,8 @@ async def recommend(wanted: RecommendationRequest, request: Request) -> Recommen
     """
     service = service_of(request)
     check(wanted, service.settings)
-    current, request_id = service.holder.current, request.state.request_id
-    with service.admission.place():
+    request_id = request.state.request_id
+    with service.admission.place(), service.holder.take() as current:
         answer = await unless_gone(request, answer_one(wanted, service, current, request_id))
     bind_contextvars(source=answer.source, reason=answer.reason)
     return answer

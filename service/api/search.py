@@ -89,8 +89,7 @@ async def search(wanted: SearchRequest, request: Request) -> SearchResults:
     A bundle that was not trained to find items by their titles answers 409.
     """
     service = service_of(request)
-    current = service.holder.current
-    with service.admission.place():
+    with service.admission.place(), service.holder.take() as current:
         work = current.titles.search(wanted.query, wanted.ask())
         answer = await unless_gone(request, work)
     return SearchResults(
@@ -110,10 +109,9 @@ async def describe(item_id: str, request: Request) -> Description:
     answers 409.
     """
     service = service_of(request)
-    current = service.holder.current
-    bundle = current.bundle
-    catalogue, row = known(current, item_id)
-    with service.admission.place():
+    with service.admission.place(), service.holder.take() as current:
+        bundle = current.bundle
+        catalogue, row = known(current, item_id)
         found = await unless_gone(request, current.titles.describe(catalogue.sids[row]))
     return Description(
         request_id=request.state.request_id,

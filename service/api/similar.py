@@ -64,9 +64,8 @@ async def similar(item_id: str, wanted: SimilarRequest, request: Request) -> Rec
     The item itself is left out. Otherwise the answer is as that of `/v1/recommendations`.
     """
     service = service_of(request)
-    current = service.holder.current
-    known(current, item_id)
-    with service.admission.place():
+    with service.admission.place(), service.holder.take() as current:
+        known(current, item_id)
         answer = await unless_gone(request, current.recommender.recommend(wanted.ask(item_id)))
     service.metrics.recommendation(answer)
     bind_contextvars(source=answer.source, reason=answer.reason)

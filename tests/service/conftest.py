@@ -58,6 +58,19 @@ def opening_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_bundle(tmp_path_factory.mktemp("opening"), items, prompt=TEMPLATE)
 
 
+@pytest.fixture(scope="session")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Bundle]:
+    """Versions 1 and 2 of one bundle in one store: each has 60 items, of which they share the last
+    20, with other SIDs."""
+    folder = tmp_path_factory.mktemp("versions")
+    items = [random_items(60, (4, 4, 4), seed=seed) for seed in (1, 2)]
+    for number, of_one in enumerate(items, start=1):
+        for item in of_one[:40]:
+            item["item_id"] = f"v{number}-{item['item_id']}"
+    one, two = (make_bundle(folder, of_one, name="shop") for of_one in items)
+    return one, two
+
+
 @pytest.fixture
 def make_client(bundle: Bundle, redis_url: str, tmp_path: Path) -> Iterator[MakeClient]:
     """Makes a client of a started application; keyword arguments are settings."""

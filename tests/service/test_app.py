@@ -10,11 +10,9 @@ from starlette.testclient import TestClient
 from model_store.bundle import Bundle
 from model_store.errors import BundleError
 from service.app import create_app
-from service.engine.fake import FakeEngine
 from service.errors import EngineError
 from service.redis_server import EmbeddedRedis
 from service.settings import Settings
-from service.titles import Titles
 from tests.service.conftest import PATIENT_MS
 from tests.service.test_api import HISTORY, event, recommend
 
@@ -85,20 +83,3 @@ def test_a_redis_that_is_away_at_the_start(bundle: Bundle) -> None:
         assert unready.status_code == 503
         assert unready.json()["type"] == "urn:sidrec:problem:catalogue-unavailable"
         assert recommend(client, history=HISTORY)["source"] == "model"
-
-
-def test_what_is_in_service_can_be_replaced(
-    bundle: Bundle, scene_bundle: Bundle, tmp_path: Path
-) -> None:
-    with TestClient(create_app(settings(bundle.path, tmp_path))) as client:
-        holder = client.app_state["service"].holder
-        first = holder.current
-        with FakeEngine(scene_bundle) as engine:
-            recommender = type(first.recommender)(
-                scene_bundle, engine, client.app_state["service"].history, beam_width=5
-            )
-            titles = Titles(scene_bundle, engine, recommender)
-            holder.current = type(first)(scene_bundle, engine, recommender, titles, first.catalogue)
-            answer = recommend(client, scene="home", k=1)
-            assert answer["items"][0]["item_id"] == "item-59"
-            holder.current = first
