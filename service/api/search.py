@@ -19,7 +19,7 @@ from service.api.schemas import (
     RequestBody,
 )
 from service.api.state import service_of
-from service.eligibility.filter import Filter
+from service.eligibility.wanted import WantedFilter
 from service.settings import MAX_BEAM_WIDTH
 
 register_ids()
@@ -46,7 +46,7 @@ class SearchRequest(RequestBody):
     exclude: list[ItemId] = Field(
         [], max_length=MAX_EXCLUDED, description="item ids that the answer must not contain"
     )
-    filter: Filter | None = FILTER
+    filter: WantedFilter | None = FILTER
     explain: StrictBool = EXPLAIN
 
     def ask(self) -> Ask:
