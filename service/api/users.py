@@ -18,7 +18,6 @@ from service.api.user_schemas import (
     UserProfile,
 )
 from service.errors import InvalidInput
-from service.profiles import check_profile
 from service.settings import Settings
 
 register_ids()
@@ -57,7 +56,7 @@ async def put_profile(user_id: UserInPath, wanted: NewProfile, request: Request)
     would silently say nothing.
     """
     service = service_of(request)
-    check_profile(wanted.profile, service.holder.current.bundle.manifest.prompt)
+    service.holder.current.recommender.profiles.check_stored(wanted.profile)
     await service.history.put_profile(user_id, wanted.profile)
     return UserProfile(user_id=user_id, profile=wanted.profile)
 
