@@ -43,7 +43,8 @@ def test_what_is_no_filter_is_refused_each_time_at_its_place() -> None:
     deep: dict[str, Any] = {"brand": "A"}
     for _ in range(MAX_DEPTH + 500):
         deep = {"not": deep}
-    for filtered in ({"brand": {"near": 1}}, {"and": 3}, "brand", [], deep):
+    refusals: tuple[Any, ...] = ({"brand": {"near": 1}}, {"and": 3}, "brand", [], deep)
+    for filtered in refusals:
         for _ in range(2):
             with pytest.raises(ValidationError) as refused:
                 RecommendationRequest.model_validate({"filter": filtered})
