@@ -19,12 +19,13 @@ from service.api.schemas import (
     ItemId,
     RequestBody,
 )
+from service.api.scopes import READ, ScopedRoute
 from service.api.state import service_of
 from service.eligibility.wanted import WantedFilter
 from service.settings import MAX_BEAM_WIDTH
 
 register_ids()
-router = APIRouter(tags=["recommendations"])
+router = APIRouter(tags=["recommendations"], route_class=ScopedRoute)
 
 
 class SimilarRequest(RequestBody):
@@ -57,7 +58,9 @@ class SimilarRequest(RequestBody):
         )
 
 
-@router.post("/v1/items/{item_id:id}/similar", responses=documented(404, 413, 422, 503))
+@router.post(
+    "/v1/items/{item_id:id}/similar", openapi_extra=READ, responses=documented(404, 413, 422, 503)
+)
 async def similar(item_id: str, wanted: SimilarRequest, request: Request) -> Recommendations:
     """What someone of whom nothing is known but this one item will most likely want next.
 
