@@ -14,6 +14,7 @@ from model_store.bundle import Bundle
 from service.api.scopes import OPEN, READ, Declared, ScopedRoute, Undeclared, declared
 from service.app import create_app
 from service.keys.key import SCOPES
+from service.redis_server import EmbeddedRedis
 from service.settings import Settings
 from tests.service.conftest import PATIENT_MS
 from tests.service.keys.made import SECRETS, bearer, key, one_per_scope, write
@@ -45,7 +46,7 @@ SENT = [*SECRETS, "revoked", "expired", "wrong", "none", "no bearer"]
 
 @pytest.fixture(scope="module")
 def client(
-    bundle: Bundle, redis_server: object, tmp_path_factory: pytest.TempPathFactory
+    bundle: Bundle, redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TestClient]:
     folder: Path = tmp_path_factory.mktemp("keys")
     past = datetime.now(UTC) - timedelta(seconds=1)
@@ -55,7 +56,7 @@ def client(
     settings = Settings(
         bundle=bundle.path,
         engine="fake",
-        redis_url=redis_server.url,  # type: ignore[attr-defined]
+        redis_url=redis_server.url,
         redis_timeout_ms=PATIENT_MS,
         keys_file=file,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from service.keys.file import entry
 from service.keys.key import SCOPES, Key, digest
 
-SECRETS = {scope: f"secret-of-{scope}" for scope in SCOPES}
+SECRETS: dict[str, str] = {scope: f"secret-of-{scope}" for scope in SCOPES}
 
 
 def key(name: str, secret: str, *scopes: str, **more: Any) -> Key:
