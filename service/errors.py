@@ -2,15 +2,14 @@
 
 SidrecError
 ├── InvalidInput          a value that the caller sent cannot be used; names the field
+│   └── Conflict          it contradicts what stands
 ├── NotFound              the thing named does not exist
 ├── NotTrained            the bundle in service never learnt what was asked of it
 ├── ModelNotLoaded        the version named is not loaded here
 ├── ModelInUse            a version cannot be changed so while it is used
 ├── HistoryUnavailable    the history store (Redis) does not answer
 ├── CatalogueUnavailable  the store of the catalogue's changes (Redis) does not answer
-├── Unidentified          no key came with the request, or none that is in force
-├── Forbidden             the key may not do this
-├── TooOften              the key asks more often than it may
+├── ExperimentsUnavailable  the store of experiments (Redis) does not answer
 ├── Overloaded            more work than this process admits
 └── EngineError           the engine could not answer this query
     ├── DeadlinePassed    it was not started in time
@@ -32,6 +31,10 @@ class InvalidInput(SidrecError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+class Conflict(InvalidInput):
+    """A value that is fine by itself contradicts what stands already."""
 
 
 class NotFound(SidrecError):
@@ -58,29 +61,8 @@ class CatalogueUnavailable(SidrecError):
     """The store of the catalogue's changes does not answer; nothing was acknowledged."""
 
 
-class Unidentified(SidrecError):
-    """No key came with the request, or none that is in force: `reason` is missing, unknown or
-    expired."""
-
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class Forbidden(SidrecError):
-    """The key that came with the request lacks `scope`."""
-
-    def __init__(self, message: str, scope: str) -> None:
-        super().__init__(message)
-        self.scope = scope
-
-
-class TooOften(SidrecError):
-    """The key asks more often than it may; retry after `retry_after` seconds."""
-
-    def __init__(self, message: str, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+class ExperimentsUnavailable(SidrecError):
+    """The store of experiments does not answer; nothing was acknowledged."""
 
 
 class Overloaded(SidrecError):

@@ -91,18 +91,6 @@ class Metrics:
         self._preemptions = Counter(
             "sidrec_engine_preemptions", "Prefixes that lost their cache", registry=registry
         )
-        self._refused = Counter(
-            "sidrec_refused_requests",
-            "Requests refused for their key, by the reason",
-            ("reason",),
-            registry=registry,
-        )
-        self._keys = Gauge("sidrec_keys", "API keys in force", registry=registry)
-        self._keys_unusable = Gauge(
-            "sidrec_keys_file_unusable",
-            "1 while the file of keys cannot be used and older ones are in force",
-            registry=registry,
-        )
         self._popularity_age = Gauge(
             "sidrec_popularity_age_seconds",
             "Time since the popular items were read from Redis",
@@ -134,6 +122,29 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._exposures = Counter(
+            "sidrec_experiment_exposures",
+            "Answers that belonged to an arm of an experiment",
+            ("experiment", "arm"),
+            registry=registry,
+        )
+        self._skipped = Counter(
+            "sidrec_experiment_skipped",
+            "Answers whose user belongs to an arm that could not be given here, by the reason",
+            ("experiment", "reason"),
+            registry=registry,
+        )
+        self._lost = Counter(
+            "sidrec_experiment_lost",
+            "Answers and events that no experiment will ever count",
+            ("what",),
+            registry=registry,
+        )
+        self._undelivered = Gauge(
+            "sidrec_experiment_undelivered",
+            "Answers and events that wait to be counted in Redis",
+            registry=registry,
+        )
         Gauge(
             "sidrec_recommendations_in_flight", "Recommendations worked on", registry=registry
         ).set_function(in_flight)
@@ -157,15 +168,6 @@ class Metrics:
         for stage, ms in answer.timing_ms.items():
             self._stages.labels(stage).observe(ms / 1000)
 
-    def refused(self, reason: str) -> None:
-        """A request was refused: no key, an unknown or expired one, its scope, its rate."""
-        self._refused.labels(reason).inc()
-
-    def keys(self, count: int, usable: bool) -> None:
-        """So many keys are in force, and whether their file can be used."""
-        self._keys.set(count)
-        self._keys_unusable.set(not usable)
-
     def popularity(self, age: Callable[[], float]) -> None:
         """`age` is asked at each scrape for the seconds since popularity was refreshed."""
         self._popularity_age.set_function(age)
@@ -183,6 +185,24 @@ class Metrics:
         self._catalogue_age.set(-1 if stats.age_s is None else stats.age_s)
         for seconds in stats.applied_s:
             self._applied.observe(seconds)
+
+    def experiments(self, waiting: Callable[[], int]) -> None:
+        """`waiting` is asked at each scrape for what is not counted in Redis yet."""
+        self._undelivered.set_function(waiting)
+
+    def experiment_exposed(self, experiment: str, arm: str) -> None:
+        self._exposures.labels(experiment, arm).inc()
+
+    def experiment_skipped(self, experiment: str, reason: str) -> None:
+        self._skipped.labels(experiment, reason).inc()
+
+    def experiment_lost(self, what: str, count: int) -> None:
+        self._lost.labels(what).inc(count)
+
+    def experiment_gone(self, experiment: str) -> None:
+        """Labels of an experiment that is no more are not kept."""
+        self._exposures.remove_by_labels({"experiment": experiment})
+        self._skipped.remove_by_labels({"experiment": experiment})
 
     def exposition(self, stats: EngineStats) -> bytes:
         """The text that Prometheus scrapes; `stats` is what the engine did since the last call."""

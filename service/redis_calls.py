@@ -8,7 +8,7 @@ from importlib.resources import files
 import redis.exceptions
 from redis.asyncio import Redis, RedisCluster
 
-from service.errors import HistoryUnavailable
+from service.errors import HistoryUnavailable, SidrecError
 
 Call = tuple[Sequence[str], Sequence[str]]
 """Keys, which share a slot of a Redis Cluster, and arguments."""
@@ -52,8 +52,8 @@ class Script:
 
 
 @contextmanager
-def unavailable() -> Iterator[None]:
-    """Raises `HistoryUnavailable` for whatever keeps Redis from doing its part."""
+def unavailable(kind: type[SidrecError] = HistoryUnavailable) -> Iterator[None]:
+    """Raises an error of this kind for whatever keeps Redis from doing its part."""
     try:
         yield
     except (
@@ -61,7 +61,7 @@ def unavailable() -> Iterator[None]:
         redis.exceptions.RedisClusterException,
         OSError,
     ) as error:
-        raise HistoryUnavailable(f"Redis: {error or type(error).__name__}") from error
+        raise kind(f"Redis: {error or type(error).__name__}") from error
 
 
 def text(answer: object) -> str:

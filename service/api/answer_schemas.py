@@ -1,12 +1,13 @@
 """The bodies of answers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from model_store.bundle import Bundle
 from service.answer import Answer, Pick
+from service.experiments.running import Membership
 from service.sources import Reason, Source
 
 
@@ -61,6 +62,11 @@ class RecommendedItem(BaseModel):
             )
             for rank, pick in enumerate(picks, start=1)
         ]
+
+
+class ArmName(BaseModel):
+    experiment: str
+    arm: str
 
 
 class Recommendations(BaseModel):
@@ -122,9 +128,22 @@ class Recommendations(BaseModel):
         " same state; left out where it was not",
         exclude_if=lambda cached: not cached,
     )
+    experiments: list[ArmName] = Field(
+        [],
+        description="the arms that it belongs to; left out where there are none. Events that follow"
+        " from it should carry its `request_id`",
+        exclude_if=lambda experiments: not experiments,
+    )
 
     @classmethod
-    def of(cls, request_id: str, user_id: str | None, bundle: Bundle, answer: Answer) -> Self:
+    def of(
+        cls,
+        request_id: str,
+        user_id: str | None,
+        bundle: Bundle,
+        answer: Answer,
+        arms: Iterable[Membership] = (),
+    ) -> Self:
         return cls(
             request_id=request_id,
             user_id=user_id,
@@ -138,6 +157,7 @@ class Recommendations(BaseModel):
             seen_items=answer.seen_items,
             timing_ms=answer.timing_ms,
             cached=answer.cached,
+            experiments=[ArmName(experiment=m.experiment.name, arm=m.arm.name) for m in arms],
         )
 
 

@@ -7,16 +7,15 @@ from service.api.answer_schemas import Recommendations
 from service.api.disconnect import unless_gone
 from service.api.problems import documented
 from service.api.schemas import RecommendationRequest
-from service.api.scopes import READ, ScopedRoute
 from service.api.state import Service, service_of
 from service.errors import InvalidInput
 from service.holder import InService
 from service.settings import Settings
 
-router = APIRouter(tags=["recommendations"], route_class=ScopedRoute)
+router = APIRouter(tags=["recommendations"])
 
 
-@router.post("/v1/recommendations", openapi_extra=READ, responses=documented(413, 422, 503))
+@router.post("/v1/recommendations", responses=documented(413, 422, 503))
 async def recommend(wanted: RecommendationRequest, request: Request) -> Recommendations:
     """The items that a user will most likely want next, by the bundle in service.
 
@@ -28,6 +27,8 @@ async def recommend(wanted: RecommendationRequest, request: Request) -> Recommen
     with service.admission.place(), service.holder.take() as current:
         answer = await unless_gone(request, answer_one(wanted, service, current, request_id))
     bind_contextvars(source=answer.source, reason=answer.reason)
+    if answer.experiments:
+        bind_contextvars(arms={one.experiment: one.arm for one in answer.experiments})
     return answer
 
 
@@ -41,7 +42,11 @@ def check(wanted: RecommendationRequest, settings: Settings) -> None:
 async def answer_one(
     wanted: RecommendationRequest, service: Service, current: InService, request_id: str
 ) -> Recommendations:
-    """The answer to a request that was checked and admitted, counted in the metrics."""
-    answer = await current.recommender.recommend(wanted.ask())
-    service.metrics.recommendation(answer)
-    return Recommendations.of(request_id, wanted.user_id, current.bundle, answer)
+    """The answer to a request that was checked and admitted, under the arms of its user; counted in
+    the metrics and for the experiments."""
+    treated = await service.experiments.recommend(wanted.ask(), current, service.holder)
+    service.metrics.recommendation(treated.answer)
+    service.experiments.answered(treated, wanted.user_id, request_id)
+    return Recommendations.of(
+        request_id, wanted.user_id, treated.bundle, treated.answer, treated.arms
+    )

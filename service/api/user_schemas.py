@@ -3,28 +3,11 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from service import history
 from service.api.schemas import EventId, ItemId, Profile, RequestBody, Scene, UserId
-
-
-def _no_number_in_text(given: Any) -> Any:
-    if not isinstance(given, str):
-        return given
-    try:
-        float(given)
-    except ValueError:
-        return given
-    raise ValueError("is no date; numbers go without quotes")
+from service.experiments.trail import Heard
 
 
 def _in_utc(timestamp: datetime) -> datetime:
@@ -33,7 +16,6 @@ def _in_utc(timestamp: datetime) -> datetime:
 
 Timestamp = Annotated[
     datetime,
-    BeforeValidator(_no_number_in_text),
     AfterValidator(_in_utc),
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]}),
 ]
@@ -56,8 +38,17 @@ class NewEvent(RequestBody):
         " scene; not part of the history",
     )
 
+    request_id: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None,
+        description="of the answer in which the item was shown: experiments count by it; not part"
+        " of the history",
+    )
+
     def event(self) -> history.Event:
         return history.Event(self.event_id, self.user_id, self.item_id, self.type, self.timestamp)
+
+    def heard(self) -> Heard:
+        return Heard(self.user_id, self.type, self.timestamp.timestamp(), self.request_id)
 
 
 class EventBatch(RequestBody):
