@@ -4,8 +4,9 @@ Measured is everything between the request's JSON and the beams but the model: v
 filter, binding and compiling it or finding it compiled, item ids becoming rows, and the search in
 the trie, as the torch engine drives it over random log-probabilities. All contestants take turns;
 what one adds is its time less that of the same search among all items, in the same round. A
-turn is the least of some repetitions, in processor time of one thread: differences of fractions of
-a millisecond drown in what other programs do to the processor and its caches.
+turn is the least of some repetitions, in processor time of the calling thread: differences of
+fractions of a millisecond drown in what other programs do to the processor and its caches. What
+further threads of torch do is not in it, so that one thread is the honest choice.
 """
 
 import asyncio
@@ -19,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 import typer
+from pydantic import TypeAdapter
 
 from bench import eligibility_plot
 from bench.machine import describe
-from bench.options import DEFAULT_OUT, Ints, Out, ints
+from bench.options import DEFAULT_OUT, Ints, Out, Threads, ints
 from bench.report import console, print_table, write_json
 from bench.timing import Spread, alternate, digits, timed
 from bench.trie_contest import Layout
@@ -30,8 +32,11 @@ from model_store.catalogue import Catalogue
 from model_store.sid import Eligibility, EligibilityBatch, Trie, sort_order
 from service.eligibility.filter import Filter
 from service.eligibility.filters import Filters
+from service.eligibility.wanted import WantedFilter
 from service.engine.beams import Beams, advance
 from service.engine.frontier import frontier
+
+_WANTED = TypeAdapter(WantedFilter)
 
 T = TypeVar("T")
 Make = Callable[[], Eligibility | None]
@@ -94,12 +99,13 @@ def eligibility(
     items: Annotated[Ints, ints("Items of a catalogue.")] = Ints((10_000, 1_000_000)),
     beams: Annotated[int, typer.Option(min=1, help="Beams of a search.")] = 20,
     excluded: Annotated[int, typer.Option(min=1, help="Items of an exclusion list.")] = 200,
+    threads: Threads = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that are measured.")] = 30,
     out: Out = DEFAULT_OUT,
 ) -> None:
     """Filters and exclusions, cached or not, on top of a search among all items."""
     settings = {k: v for k, v in locals().items() if k != "out"}
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     rows = []
     for count in items:
         found = _measure(Shop.of(count), beams, excluded, rounds)
@@ -120,7 +126,7 @@ def _measure(shop: Shop, width: int, excluded: int, rounds: int) -> list[dict[st
         return filters.compile(filters.bind(Filter.model_validate(wanted)))
 
     def again(wanted: Any) -> Eligibility | None:
-        return _finished(filters.eligible(Filter.model_validate(wanted)))
+        return _finished(filters.eligible(_WANTED.validate_python(wanted)))
 
     def without(wanted: Any) -> Eligibility:
         eligible = Eligibility.of() if wanted is None else again(wanted)

@@ -7,24 +7,42 @@ from datetime import timedelta
 from importlib.metadata import version
 from typing import TypedDict
 
+import structlog
 from fastapi import FastAPI
 from redis.asyncio import Redis
 from starlette.middleware import Middleware
+from structlog.typing import FilteringBoundLogger
 
-from service.api import batch, experiments, health, items, recommendations, search, similar, users
+from service.api import (
+    batch,
+    docs,
+    experiments,
+    health,
+    items,
+    recommendations,
+    search,
+    similar,
+    users,
+)
 from service.api.admission import Admission
 from service.api.body_limit import BodyLimit
+from service.api.guard import Guard
 from service.api.middleware import RequestScope
 from service.api.problems import handle_problems
+from service.api.scopes import ScopedApp, require_scopes
+from service.api.security_headers import SecurityHeaders
 from service.api.state import Service
 from service.experiments.experiments import Experiments
 from service.history import History, connect
 from service.holder import Holder
+from service.keys.keyring import Keyring
 from service.loading import load_model
 from service.metrics import Metrics
 from service.popularity import Popularity
 from service.redis_server import EmbeddedRedis
 from service.settings import Settings
+
+_log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 class State(TypedDict):
@@ -36,8 +54,8 @@ class State(TypedDict):
 def create_app(settings: Settings) -> FastAPI:
     """An application that loads nothing before its lifespan starts.
 
-    The lifespan raises `BundleError`, `EngineError` and `RedisStartFailed`, and frees what it had
-    started by then.
+    The lifespan raises `KeysInvalid`, `BundleError`, `EngineError` and `RedisStartFailed`, and
+    frees what it had started by then.
     """
     admission = Admission(settings.max_in_flight)
     metrics = Metrics(lambda: admission.in_flight)
@@ -45,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
+            keyring = await _keyring(settings, metrics, stack)
             client = await _connect(settings, stack)
             history = _history(client, settings)
             popularity = _popularity(client, settings)
@@ -56,28 +75,46 @@ def create_app(settings: Settings) -> FastAPI:
             await stack.enter_async_context(experiments.followed())
             bundle = holder.current.bundle
             metrics.bundle(bundle.name, bundle.version, settings.engine)
+            guard = Guard(keyring, metrics)
             yield {
                 "service": Service(
-                    settings, holder, history, popularity, metrics, admission, experiments
+                    settings, holder, history, popularity, metrics, admission, guard, experiments
                 )
             }
 
-    app = FastAPI(
+    app = ScopedApp(
         title="sidrec",
         summary="Recommendations by generative recommenders that speak semantic IDs",
         version=version("sidrec"),
         lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
         # Outermost first.
         middleware=[
+            Middleware(SecurityHeaders),
             Middleware(RequestScope, metrics=metrics),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         ],
     )
     handle_problems(app)
-    for module in (recommendations, batch, similar, search, users, items, experiments, health):
+    for module in (
+        *(recommendations, batch, similar, search, users, items, experiments),
+        *(health, docs),
+    ):
         app.include_router(module.router)
+    require_scopes(app)
     return app
+
+
+async def _keyring(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Keyring | None:
+    """The keys in force, kept so until `stack` ends; None where nobody needs one."""
+    if not settings.keyed:
+        _log.warning("no_keys", host=settings.host, hint="whoever can connect may do everything")
+        return None
+    keyring = Keyring(settings.keys or (), settings.keys_file, reloaded=metrics.keys)
+    await stack.enter_async_context(keyring.kept_fresh())
+    return keyring
 
 
 async def _connect(settings: Settings, stack: AsyncExitStack) -> Redis:

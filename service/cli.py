@@ -12,6 +12,7 @@ from model_store.sids_cli import app as sids_commands
 from model_store.store_cli import app as store_commands
 from model_store.versions import Versions
 from service.api.openapi import document
+from service.keys.cli import app as keys_commands
 from service.server import StartFailed, run
 from service.settings import Settings, SettingsInvalid, load_settings, settings_table
 
@@ -23,6 +24,7 @@ cli = typer.Typer(
 cli.add_typer(bundle_commands, name="bundle")
 cli.add_typer(sids_commands, name="sids")
 cli.add_typer(store_commands, name="store")
+cli.add_typer(keys_commands, name="keys")
 
 
 def main() -> None:

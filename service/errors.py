@@ -10,6 +10,9 @@ SidrecError
 ├── HistoryUnavailable    the history store (Redis) does not answer
 ├── CatalogueUnavailable  the store of the catalogue's changes (Redis) does not answer
 ├── ExperimentsUnavailable  the store of experiments (Redis) does not answer
+├── Unidentified          no key came with the request, or none that is in force
+├── Forbidden             the key may not do this
+├── TooOften              the key asks more often than it may
 ├── Overloaded            more work than this process admits
 └── EngineError           the engine could not answer this query
     ├── DeadlinePassed    it was not started in time
@@ -59,6 +62,31 @@ class HistoryUnavailable(SidrecError):
 
 class CatalogueUnavailable(SidrecError):
     """The store of the catalogue's changes does not answer; nothing was acknowledged."""
+
+
+class Unidentified(SidrecError):
+    """No key came with the request, or none that is in force: `reason` is missing, unknown or
+    expired."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Forbidden(SidrecError):
+    """The key that came with the request lacks `scope`."""
+
+    def __init__(self, message: str, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
+class TooOften(SidrecError):
+    """The key asks more often than it may; retry after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ExperimentsUnavailable(SidrecError):

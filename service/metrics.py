@@ -91,6 +91,18 @@ class Metrics:
         self._preemptions = Counter(
             "sidrec_engine_preemptions", "Prefixes that lost their cache", registry=registry
         )
+        self._refused = Counter(
+            "sidrec_refused_requests",
+            "Requests refused for their key, by the reason",
+            ("reason",),
+            registry=registry,
+        )
+        self._keys = Gauge("sidrec_keys", "API keys in force", registry=registry)
+        self._keys_unusable = Gauge(
+            "sidrec_keys_file_unusable",
+            "1 while the file of keys cannot be used and older ones are in force",
+            registry=registry,
+        )
         self._popularity_age = Gauge(
             "sidrec_popularity_age_seconds",
             "Time since the popular items were read from Redis",
@@ -167,6 +179,15 @@ class Metrics:
         self._cached.inc(answer.cached)
         for stage, ms in answer.timing_ms.items():
             self._stages.labels(stage).observe(ms / 1000)
+
+    def refused(self, reason: str) -> None:
+        """A request was refused: no key, an unknown or expired one, its scope, its rate."""
+        self._refused.labels(reason).inc()
+
+    def keys(self, count: int, usable: bool) -> None:
+        """So many keys are in force, and whether their file can be used."""
+        self._keys.set(count)
+        self._keys_unusable.set(not usable)
 
     def popularity(self, age: Callable[[], float]) -> None:
         """`age` is asked at each scrape for the seconds since popularity was refreshed."""

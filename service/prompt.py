@@ -2,33 +2,30 @@
 
 It knows the bundle's template and tokenizer; no users, no item ids.
 
-A tokenizer cuts text at SID tokens before it does anything else. So the text around a history and
-the text between two SIDs are tokenised once, each beside a SID, and a prompt is put together from
-ids: it costs the same however long the history.
+The text around a history and the text between two SIDs are tokenised once, each beside a SID, and
+a prompt is put together from ids: it costs the same however long the history.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from model_store.bundle import Bundle
+from model_store.errors import SidError
+from model_store.pieces import UNCUT, Ids, Pieces
 from model_store.prompt import Profile
 from model_store.sid.spec import END, Codes
-from service.errors import EngineError, InvalidInput
+from service.errors import InvalidInput
 
 _FRAMES = 4096
 """Texts around a history that are kept in tokens: a profile and a scene make one."""
-_UNCUT = "the tokenizer does not cut text at the tokens of SIDs"
-
-Ids = npt.NDArray[np.int64]
 
 
 class PromptBuilder:
     """Prompts for one bundle.
 
-    Raises `EngineError` for a tokenizer that does not cut text at SID tokens.
+    Raises `SidError` for a tokenizer that does not cut text at SID tokens.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -42,9 +39,9 @@ class PromptBuilder:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         code = int(np.flatnonzero(bundle.level_tokens[0] >= 0)[0])
-        self._sid = bundle.spec.levels[0].token(code)  # any token of a SID: where text is cut
-        self._sid_id = int(bundle.level_tokens[0][code])
-        self._between = self._piece(self._closing + self._template.separator + self._opening)
+        self._pieces = Pieces(self._tokenizer, bundle.spec.levels[0].token(code))
+        separator = self._closing + self._template.separator + self._opening
+        self._between = self._pieces.between(separator)
         self._around = lru_cache(_FRAMES)(self._frame)
         self._check(bundle)
 
@@ -72,7 +69,7 @@ class PromptBuilder:
             told = history[len(codes) - fits :].ravel()
             told = told[told != END][len(self._between) :]
             return [*before.tolist(), *told.tolist(), *after.tolist()], fits
-        tokens = self._encode(texts[0] + texts[1] + self._opening).tolist()
+        tokens = self._pieces.whole(texts[0] + texts[1] + self._opening).tolist()
         if len(tokens) > self._limit:
             raise InvalidInput("profile", f"the prompt has no room for it ({len(tokens)} tokens)")
         return tokens, 0
@@ -82,7 +79,7 @@ class PromptBuilder:
         text = self._template.render([bundle.sids[row] for row in rows]) + self._opening
         tokens, used = self.build(rows)
         if used == len(rows) and tokens != self._tokenizer.encode(text).ids:
-            raise EngineError(_UNCUT)
+            raise SidError(UNCUT)
 
     def _sids(self, codes: Codes) -> Ids:
         """The tokens of each SID, behind those that part it from the one before; (SIDs, n), `END`
@@ -96,19 +93,5 @@ class PromptBuilder:
 
     def _frame(self, before: str, after: str) -> tuple[Ids, Ids]:
         """What stands before the first code of a history, and behind the last one."""
-        start = self._encode(before + self._opening + self._sid)
-        return start[: self._cut(start)[-1]], self._piece(self._closing + after + self._opening)
-
-    def _piece(self, text: str) -> Ids:
-        """The tokens of a text that stands behind a SID's code."""
-        ids = self._encode(self._sid + text + self._sid)
-        found = self._cut(ids)
-        if len(found) < 2:
-            raise EngineError(_UNCUT)
-        return ids[found[0] + 1 : found[-1]]
-
-    def _cut(self, ids: Ids) -> Ids:
-        return np.flatnonzero(ids == self._sid_id)
-
-    def _encode(self, text: str) -> Ids:
-        return np.array(self._tokenizer.encode(text).ids, np.int64)
+        start = self._pieces.before(before + self._opening)
+        return start, self._pieces.between(self._closing + after + self._opening)

@@ -36,7 +36,7 @@ from service.explain import explain
 from service.history import History
 from service.past import Past
 from service.popularity import Popularity
-from service.profiles import merged, says_something
+from service.profiles import Profiles, says_something
 from service.prompt import PromptBuilder
 from service.ranking import best_items
 from service.reasons import NoHistory, NothingEligible, reason_of
@@ -78,6 +78,7 @@ class Recommender:
         self._cache = cache
         self._pace = Pace()
         self._prompt = PromptBuilder(bundle)
+        self.profiles = Profiles(bundle)
         self._template = bundle.manifest.prompt
         self._spec = bundle.spec
         self._cold = bundle.cold
@@ -99,9 +100,10 @@ class Recommender:
 
     async def recommend(self, ask: Ask) -> Answer:
         """Raises InvalidInput for a scene that the bundle does not know, a filter over attributes
-        that the catalogue lacks, and a profile that leaves no room in the prompt; any other
-        trouble is answered with popular items."""
+        that the catalogue lacks, and a profile that leaves no room in the prompt or brings
+        tokens of the model into it; any other trouble is answered with popular items."""
         scene = self._known_scene(ask.scene)
+        self.profiles.check(ask.profile)
         deadline = Deadline(self._deadline_ms if ask.deadline_ms is None else ask.deadline_ms)
         which = ask.exclude_seen or self._policy.exclude_seen
         run, now = Run(), self._now()
@@ -231,7 +233,7 @@ class Recommender:
         run: Run,
     ) -> tuple[Source, list[Beam]]:
         """Asks the model by all that is known, and says by what that was."""
-        profile = merged(past.profile, ask.profile)
+        profile = self.profiles.merged(past.profile, ask.profile)
         codes = now.catalogue.codes_of(past.item_ids)
         run.unknown = len(past.item_ids) - len(codes)
         if not len(codes) and not (self._cold and says_something(profile, scene, self._template)):

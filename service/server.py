@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from model_store.errors import BundleError, ModelStoreError
 from service.app import create_app
 from service.errors import SidrecError
+from service.keys.file import KeysInvalid
 from service.logs import configure_logs
 from service.settings import Settings
 
@@ -119,7 +120,7 @@ class _Watched:
 
 def _lines(error: Exception) -> list[str]:
     """The reasons, one line each; raises an error that nobody but a programmer can mend."""
-    if isinstance(error, BundleError):
+    if isinstance(error, BundleError | KeysInvalid):
         return error.problems
     if isinstance(error, SidrecError | ModelStoreError):
         return str(error).splitlines()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import (
     NonNegativeFloat,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_core import ErrorDetails
@@ -18,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.eligibility.filter import Filter
 from service.eligibility.policy import Seen
+from service.keys.key import Key
 
 MAX_BEAM_WIDTH = 512
 MAX_DEADLINE_MS = 600_000
@@ -40,6 +43,10 @@ def _json_object(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
+def _json_list(value: Any) -> Any:
+    return tuple(json.loads(value)) if isinstance(value, str) else value
+
+
 Weights = Annotated[dict[str, NonNegativeFloat], NoDecode, BeforeValidator(_json_object)]
 
 
@@ -50,6 +57,7 @@ def _comma_separated(value: Any) -> Any:
 EventType = Annotated[str, Field(min_length=1, max_length=32)]
 EventTypes = Annotated[tuple[EventType, ...], NoDecode, BeforeValidator(_comma_separated)]
 JsonObject = Annotated[dict[str, Any], NoDecode, BeforeValidator(_json_object)]
+Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_json_list)]
 Rules = Annotated[Filter, NoDecode, BeforeValidator(_json_object)]
 
 
@@ -78,6 +86,17 @@ class Settings(BaseSettings):
     )
     beam_width: int = Field(
         20, ge=1, le=MAX_BEAM_WIDTH, description="Beams of a request that names no width"
+    )
+    keys: Keys | None = Field(
+        None, description="API keys, a JSON list of objects with the fields of `sidrec keys new`"
+    )
+    keys_file: Path | None = Field(
+        None, description="File of API keys, read again whenever it changes; see docs/security.md"
+    )
+    allow_anonymous: bool = Field(
+        False,
+        description="Listen beyond loopback without any key, where something else keeps strangers"
+        " out",
     )
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
@@ -158,6 +177,23 @@ class Settings(BaseSettings):
         30, ge=0, description="How long requests in flight may take to finish at shutdown"
     )
 
+    @property
+    def keyed(self) -> bool:
+        """Whether whoever asks needs a key."""
+        return self.keys is not None or self.keys_file is not None
+
+    @field_validator("host")
+    @classmethod
+    def _not_for_strangers(cls, host: str, before: ValidationInfo) -> str:
+        guarded = ("keys", "keys_file", "allow_anonymous")
+        if not _loopback(host) and not any(before.data.get(name) for name in guarded):
+            raise ValueError(
+                "without API keys it must be of this machine alone, such as 127.0.0.1: set"
+                " SIDREC_KEYS_FILE, or SIDREC_ALLOW_ANONYMOUS=true where something else keeps"
+                " strangers out"
+            )
+        return host
+
     @field_validator("redis_url")
     @classmethod
     def _reachable(cls, url: SecretStr | None) -> SecretStr | None:
@@ -169,6 +205,15 @@ class Settings(BaseSettings):
             except ValueError:  # its message may quote a part of the password
                 raise ValueError("not the URL of a Redis, such as redis://host:6379/0") from None
         return url
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load_settings(options: Mapping[str, Any] | None = None) -> Settings:
@@ -196,7 +241,8 @@ def settings_table() -> str:
 def _line(details: ErrorDetails, options: Mapping[str, Any]) -> str:
     name = str(details["loc"][0])
     key = f"--{name}" if name in options else f"{_PREFIX}{name.upper()}"
-    secret = Settings.model_fields[name].annotation == SecretStr | None
+    # In the place of a key's digest may stand the key itself.
+    secret = name == "keys" or Settings.model_fields[name].annotation == SecretStr | None
     value = "…" if secret else repr(details["input"])
     within = ".".join(map(str, details["loc"][1:]))
     message = details["msg"].removeprefix("Value error, ")

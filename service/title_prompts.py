@@ -1,19 +1,16 @@
 """The prompts of the two title tasks, in the tokens that training used.
 
-A query is a stranger's text inside a prompt. Tokenizers cut text at their added tokens wherever
-they stand, so `<a_3>` in a query would become a piece of a SID, and `<|endoftext|>` the end of the
-prompt. Such a query is refused: taken for a title it would find nothing, and there is no way to
-write it that every tokenizer leaves alone. What counts is what the tokenizer made of the whole
-prompt, not how the query looks.
+A query is a stranger's text inside a prompt. One with tokens of the model is refused: taken for a
+title it would find nothing.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from model_store.bundle import Bundle
 from model_store.prompt import TitleTasks
 from service.errors import InvalidInput, NotTrained
+from service.smuggled import AddedTokens
 
 LONGEST_TITLE = 96
 """Tokens that a title may take; training knows no longer ones."""
@@ -29,8 +26,7 @@ class TitlePrompts:
         self._opening = bundle.spec.opening
         self._tokenizer = bundle.tokenizer
         self._longest_search = bundle.max_prompt_tokens
-        added = self._tokenizer.get_added_tokens_decoder()
-        self._added = {token: str(text.content) for token, text in added.items()}
+        self._added = AddedTokens(self._tokenizer)
 
     def ask_sid(self, query: str) -> list[int]:
         """Asks for the SID of the item that `query` is the title of, or a part of it.
@@ -41,9 +37,9 @@ class TitlePrompts:
         tokens, frame = (
             self._encode(tasks.ask_sid(title) + self._opening) for title in (query, "")
         )
-        if smuggled := self._no_text(tokens) - self._no_text(frame):
-            text = self._added[min(smuggled)]
-            raise InvalidInput("query", f"contains {text!r}, which is no text to the model")
+        smuggled = self._added.smuggled(tokens, frame)
+        if smuggled is not None:
+            raise InvalidInput("query", f"contains {smuggled!r}, which is no text to the model")
         if len(tokens) > self._longest_search:
             raise InvalidInput(
                 "query",
@@ -66,10 +62,6 @@ class TitlePrompts:
         if self._mix.get(task) == 0:
             raise NotTrained(f"{self._name} was not trained on {task}, so it cannot {purpose}")
         return self._tasks
-
-    def _no_text(self, tokens: list[int]) -> Counter[int]:
-        """Those of `tokens` that the tokenizer cuts out of a text before it reads it."""
-        return Counter(token for token in tokens if token in self._added)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text).ids

@@ -10,18 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from model_store.build.tokenizer import END_OF_TEXT
 from model_store.errors import BuildError
+from model_store.pieces import Ids, Pieces
 from model_store.prompt import Profile, PromptTemplate, TitleTasks
 from model_store.sid.spec import Codes, SidSpec
 
 IGNORE = -100
 """Label of a position without loss (PyTorch's default `ignore_index`)."""
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +52,7 @@ class Example:
 class Encoder:
     """Turns the three tasks into the tokens of a prompt and its response.
 
-    Pieces of text are tokenised once and joined as ids. This equals tokenising the whole text
-    because a tokenizer cuts text at SID tokens before anything else; a piece behind a SID is
-    tokenised behind one, for some tokenizers treat the beginning of a text differently.
+    Pieces of text are tokenised once and joined as ids, see `model_store.pieces`.
     """
 
     def __init__(
@@ -69,16 +65,14 @@ class Encoder:
         end: str = END_OF_TEXT,
         titles: Sequence[str | None] = (),
     ) -> None:
-        self._tokenizer = tokenizer
         self.template = template
-        self._anchor = tokenizer.token_to_id(spec.levels[0].token(0))
-        self._anchor_text = spec.levels[0].token(0)
+        self._pieces = Pieces(tokenizer, spec.levels[0].token(0))
         self.sids: list[str] = spec.texts(codes).to_pylist()
         self._opening_text = spec.opening
-        self._opening = self._behind(spec.opening)
-        self._separator = self._behind(template.separator)
+        self._opening = self._pieces.behind(spec.opening)
+        self._separator = self._pieces.behind(template.separator)
         self._end = np.array([tokenizer.token_to_id(end)], np.int64)
-        self._items = [self._behind(text) for text in self.sids]
+        self._items = [self._pieces.behind(text) for text in self.sids]
         self._responses = [ids[len(self._opening) :] for ids in self._items]
         self.titles = titles
         self._around: dict[tuple[str, str], tuple[Ids, Ids]] = {}
@@ -105,19 +99,19 @@ class Encoder:
             pieces += [(after, False), (self._opening, False)]
         else:  # no SID cuts the text, so it is tokenised as one
             text = self.template.render([], profile, scene) + self._opening_text
-            pieces = [(self._encode(text), False)]
+            pieces = [(self._pieces.whole(text), False)]
         return self._join([*pieces, (self._responses[target], True), (self._end, True)])
 
     def title_of(self, row: int) -> Example:
         """SID → title."""
-        prompt = self._encode(self._tasks.ask_title(self.sids[row]))
-        title = self._behind(self.titles[row] or "")
+        prompt = self._pieces.whole(self._tasks.ask_title(self.sids[row]))
+        title = self._pieces.behind(self.titles[row] or "")
         return self._join([(prompt, False), (title, True), (self._end, True)])
 
     def sid_of(self, row: int, title: str | None = None) -> Example:
         """Title → SID; `title` is what is known of it, None all."""
         title = (self.titles[row] or "") if title is None else title
-        prompt = self._encode(self._tasks.ask_sid(title) + self._opening_text)
+        prompt = self._pieces.whole(self._tasks.ask_sid(title) + self._opening_text)
         return self._join([(prompt, False), (self._responses[row], True), (self._end, True)])
 
     @property
@@ -129,20 +123,8 @@ class Encoder:
     def _frame(self, profile: Profile, scene: str | None) -> tuple[Ids, Ids]:
         texts = self.template.around(profile, scene)
         if texts not in self._around:
-            self._around[texts] = (self._before(texts[0]), self._behind(texts[1]))
+            self._around[texts] = (self._pieces.before(texts[0]), self._pieces.behind(texts[1]))
         return self._around[texts]
-
-    def _before(self, text: str) -> Ids:
-        """With what the tokenizer puts at the beginning of every text, as serving has it."""
-        ids = self._encode(text + self._anchor_text)
-        return ids[: np.flatnonzero(ids == self._anchor)[-1]]
-
-    def _behind(self, text: str) -> Ids:
-        ids = self._encode(self._anchor_text + text)
-        return ids[np.flatnonzero(ids == self._anchor)[0] + 1 :]
-
-    def _encode(self, text: str) -> Ids:
-        return np.array(self._tokenizer.encode(text).ids, np.int64)
 
     @staticmethod
     def _join(pieces: Sequence[tuple[Ids, bool]]) -> Example:

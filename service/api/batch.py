@@ -12,11 +12,12 @@ from service.api.disconnect import unless_gone
 from service.api.problems import Problem, documented, problem_of
 from service.api.recommendations import answer_one, check
 from service.api.schemas import RecommendationRequest, RequestBody
-from service.api.state import Service, service_of
+from service.api.scopes import READ, ScopedRoute
+from service.api.state import Service, most, service_of
 from service.errors import InvalidInput, SidrecError
 from service.holder import InService
 
-router = APIRouter(tags=["recommendations"])
+router = APIRouter(tags=["recommendations"], route_class=ScopedRoute)
 
 # Checked one by one, so that a mistake in one of them is not a mistake in all.
 Wanted = Annotated[
@@ -57,7 +58,7 @@ class BatchResults(BaseModel):
     results: list[BatchResult] = Field(description="in the order of the requests")
 
 
-@router.post("/v1/recommendations/batch", responses=documented(413, 422, 503))
+@router.post("/v1/recommendations/batch", openapi_extra=READ, responses=documented(413, 422, 503))
 async def recommend_batch(batch: BatchRequest, request: Request) -> BatchResults:
     """Recommendations for many users, searched together.
 
@@ -66,9 +67,9 @@ async def recommend_batch(batch: BatchRequest, request: Request) -> BatchResults
     is refused with 503.
     """
     service = service_of(request)
-    most = min(service.settings.max_batch, service.settings.max_in_flight)
-    if len(batch.requests) > most:
-        raise InvalidInput("requests", f"has {len(batch.requests)}, at most {most} go at once")
+    limit = most(request, min(service.settings.max_batch, service.settings.max_in_flight))
+    if len(batch.requests) > limit:
+        raise InvalidInput("requests", f"has {len(batch.requests)}, at most {limit} go at once")
     request_id = request.state.request_id
     places = service.admission.place(len(batch.requests))
     with places, service.holder.take() as current:

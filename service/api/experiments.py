@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict
 from service.api.paths import register_ids
 from service.api.problems import documented
 from service.api.schemas import RequestBody
+from service.api.scopes import ADMIN, ScopedRoute
 from service.api.state import service_of
 from service.experiments.definition import Design, Experiment, Name, Status
 from service.experiments.page import page
 from service.experiments.report import Report
 
 register_ids()
-router = APIRouter(tags=["experiments"])
+router = APIRouter(tags=["experiments"], route_class=ScopedRoute)
 
 NameInPath = Annotated[Name, Path(description="of the experiment")]
 UserInPath = Annotated[str, Path(min_length=1, max_length=128)]
@@ -46,14 +47,14 @@ class ForcedArm(RequestBody):
     arm: Name
 
 
-@router.get("/v1/experiments", responses=documented(503))
+@router.get("/v1/experiments", openapi_extra=ADMIN, responses=documented(503))
 async def list_experiments(request: Request) -> ExperimentList:
     """All experiments that are kept, by name: those that run, will run, and have ended."""
     found = await service_of(request).experiments.all()
     return ExperimentList(experiments=[ExperimentShown.shown(one) for one in found])
 
 
-@router.put("/v1/experiments/{name}", responses=documented(409, 413, 422, 503))
+@router.put("/v1/experiments/{name}", openapi_extra=ADMIN, responses=documented(409, 413, 422, 503))
 async def put_experiment(name: NameInPath, design: Design, request: Request) -> ExperimentShown:
     """Begins an experiment, or changes one.
 
@@ -68,26 +69,32 @@ async def put_experiment(name: NameInPath, design: Design, request: Request) -> 
     return ExperimentShown.shown(await service.experiments.put(name, design, models))
 
 
-@router.get("/v1/experiments/{name}", responses=documented(404, 422, 503))
+@router.get("/v1/experiments/{name}", openapi_extra=ADMIN, responses=documented(404, 422, 503))
 async def read_experiment(name: NameInPath, request: Request) -> ExperimentShown:
     """What an experiment is, and where it stands."""
     return ExperimentShown.shown(await service_of(request).experiments.get(name))
 
 
-@router.delete("/v1/experiments/{name}", status_code=204, responses=documented(422, 503))
+@router.delete(
+    "/v1/experiments/{name}", status_code=204, openapi_extra=ADMIN, responses=documented(422, 503)
+)
 async def delete_experiment(name: NameInPath, request: Request) -> None:
     """Removes an experiment and all that it counted. To keep what it found, stop it instead."""
     await service_of(request).experiments.remove(name)
 
 
-@router.post("/v1/experiments/{name}/stop", responses=documented(404, 409, 422, 503))
+@router.post(
+    "/v1/experiments/{name}/stop", openapi_extra=ADMIN, responses=documented(404, 409, 422, 503)
+)
 async def stop_experiment(name: NameInPath, request: Request) -> ExperimentShown:
     """Ends an experiment now. Clicks that follow from its last answers still count."""
     return ExperimentShown.shown(await service_of(request).experiments.stop(name))
 
 
 @router.put(
-    "/v1/experiments/{name}/users/{user_id:id}", responses=documented(404, 409, 413, 422, 503)
+    "/v1/experiments/{name}/users/{user_id:id}",
+    openapi_extra=ADMIN,
+    responses=documented(404, 409, 413, 422, 503),
 )
 async def force_user(
     name: NameInPath, user_id: UserInPath, wanted: ForcedArm, request: Request
@@ -103,6 +110,7 @@ async def force_user(
 @router.delete(
     "/v1/experiments/{name}/users/{user_id:id}",
     status_code=204,
+    openapi_extra=ADMIN,
     responses=documented(404, 422, 503),
 )
 async def release_user(name: NameInPath, user_id: UserInPath, request: Request) -> None:
@@ -110,7 +118,9 @@ async def release_user(name: NameInPath, user_id: UserInPath, request: Request) 
     await service_of(request).experiments.force(name, user_id, None)
 
 
-@router.get("/v1/experiments/{name}/report", responses=documented(404, 422, 503))
+@router.get(
+    "/v1/experiments/{name}/report", openapi_extra=ADMIN, responses=documented(404, 422, 503)
+)
 async def report(name: NameInPath, request: Request) -> Report:
     """What an experiment has found so far."""
     return await service_of(request).experiments.report(name)
@@ -119,6 +129,7 @@ async def report(name: NameInPath, request: Request) -> Report:
 @router.get(
     "/v1/experiments/{name}/report.html",
     response_class=HTMLResponse,
+    openapi_extra=ADMIN,
     responses=documented(404, 422, 503),
 )
 async def report_page(name: NameInPath, request: Request) -> HTMLResponse:

@@ -8,10 +8,11 @@ from pydantic import BaseModel
 
 from service.api.answer_schemas import BundleName
 from service.api.problems import documented
+from service.api.scopes import METRICS, OPEN, ScopedRoute
 from service.api.state import service_of
 from service.errors import CatalogueUnavailable, EngineDead
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
 
 class Alive(BaseModel):
@@ -26,13 +27,13 @@ class Ready(BaseModel):
     redis: Literal["ok", "away"]
 
 
-@router.get("/livez")
+@router.get("/livez", openapi_extra=OPEN)
 async def livez() -> Alive:
     """Whether the process answers at all. Looks at nothing else."""
     return Alive()
 
 
-@router.get("/readyz", responses=documented(503))
+@router.get("/readyz", openapi_extra=OPEN, responses=documented(503))
 async def readyz(request: Request) -> Ready:
     """Whether requests can be sent here: a bundle is loaded, its engine is alive, and the
     changes to its catalogue have been read."""
@@ -50,7 +51,7 @@ async def readyz(request: Request) -> Ready:
     )
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", openapi_extra=METRICS, response_class=Response)
 async def metrics(request: Request) -> Response:
     """The Prometheus text format."""
     service = service_of(request)

@@ -9,18 +9,19 @@ from service.api.answer_schemas import Item
 from service.api.item_schemas import BatchWritten, ItemBatch, ItemChange, ItemWritten
 from service.api.paths import register_ids
 from service.api.problems import documented
-from service.api.state import service_of
+from service.api.scopes import READ, WRITE, ScopedRoute
+from service.api.state import most, service_of
 from service.catalogue.plan import Delete
 from service.errors import InvalidInput, NotFound
 from service.holder import InService
 
 register_ids()
-router = APIRouter(tags=["items"])
+router = APIRouter(tags=["items"], route_class=ScopedRoute)
 
 ItemInPath = Annotated[str, Path(min_length=1, max_length=256)]
 
 
-@router.get("/v1/items/{item_id:id}", responses=documented(404, 422))
+@router.get("/v1/items/{item_id:id}", openapi_extra=READ, responses=documented(404, 422))
 async def read_item(item_id: str, request: Request) -> Item:
     """What is known of an item at present."""
     catalogue, row = known(service_of(request).holder.current, item_id)
@@ -30,21 +31,21 @@ async def read_item(item_id: str, request: Request) -> Item:
     return Item(item_id=item_id, title=title, sid=catalogue.sids[row], attributes=attributes)
 
 
-@router.put("/v1/items", responses=documented(413, 422, 503))
+@router.put("/v1/items", openapi_extra=WRITE, responses=documented(413, 422, 503))
 async def put_items(batch: ItemBatch, request: Request) -> BatchWritten:
     """Makes many changes in their order; one that is refused hinders no other.
 
     Nothing was acknowledged unless the answer is 200. Repeating a batch changes nothing.
     """
     service = service_of(request)
-    most = service.settings.max_items
-    if len(batch.items) > most:
-        raise InvalidInput("items", f"has {len(batch.items)}, at most {most} go at once")
+    limit = most(request, service.settings.max_items)
+    if len(batch.items) > limit:
+        raise InvalidInput("items", f"has {len(batch.items)}, at most {limit} go at once")
     done = await service.holder.current.catalogue.change([item.change() for item in batch.items])
     return BatchWritten.of(batch, done)
 
 
-@router.put("/v1/items/{item_id:id}", responses=documented(413, 422, 503))
+@router.put("/v1/items/{item_id:id}", openapi_extra=WRITE, responses=documented(413, 422, 503))
 async def put_item(item_id: ItemInPath, change: ItemChange, request: Request) -> ItemWritten:
     """Adds an item, or changes what is named of one. When this answers, the item is recommendable
     here as it is now, and soon after in every process that shares the Redis."""
@@ -55,7 +56,9 @@ async def put_item(item_id: ItemInPath, change: ItemChange, request: Request) ->
     return ItemWritten.of(outcome, done.version)
 
 
-@router.delete("/v1/items/{item_id:id}", status_code=204, responses=documented(422, 503))
+@router.delete(
+    "/v1/items/{item_id:id}", openapi_extra=WRITE, status_code=204, responses=documented(422, 503)
+)
 async def delete_item(item_id: ItemInPath, request: Request) -> None:
     """Removes an item, if it is there. No answer that this process begins after this one contains
     it; a history that speaks of it is still understood."""

@@ -11,6 +11,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from structlog.typing import FilteringBoundLogger
 
 from service.api.problems import CLIENT_GONE, INTERNAL, problem
+from service.keys.key import ANONYMOUS
 from service.metrics import Metrics
 
 _HEADER = "X-Request-ID"
@@ -37,7 +38,7 @@ class RequestScope:
             return
         began = perf_counter()
         request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope.setdefault("state", {}).update(request_id=request_id, principal=ANONYMOUS, batch=None)
         clear_contextvars()
         bind_contextvars(request_id=request_id)
         status = 0

@@ -19,6 +19,7 @@ from service.errors import (
     EngineDead,
     EngineError,
     ExperimentsUnavailable,
+    Forbidden,
     HistoryUnavailable,
     InvalidInput,
     ModelInUse,
@@ -27,12 +28,16 @@ from service.errors import (
     NotTrained,
     Overloaded,
     SidrecError,
+    TooOften,
+    Unidentified,
 )
 from service.redis_server import RedisStartFailed
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_GONE = 499  # nginx's number; HTTP has none for a client that does not wait
 
+# What RFC 6750 has a client told of the key that it lacks.
+_REALM = 'Bearer realm="sidrec"'
 _MAX_ERRORS = 20
 _MAX_FIELD = 200
 
@@ -58,6 +63,9 @@ KINDS: dict[type[SidrecError], Kind] = {
     CatalogueUnavailable: Kind(
         "catalogue-unavailable", "The changes of the catalogue are away", 503, 1
     ),
+    Unidentified: Kind("unidentified", "No key that is in force came with the request", 401),
+    Forbidden: Kind("forbidden", "The key may not do this", 403),
+    TooOften: Kind("too-often", "The key asks more often than it may", 429),
     ExperimentsUnavailable: Kind(
         "experiments-unavailable", "The store of experiments is away", 503, 1
     ),
@@ -143,9 +151,12 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def _domain(request: Request, error: SidrecError) -> Response:
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Overloaded) else {}
     return problem(
-        request.state.request_id, _kind(error), str(error), errors=_errors(error), headers=headers
+        request.state.request_id,
+        _kind(error),
+        str(error),
+        errors=_errors(error),
+        headers=_headers(error),
     )
 
 
@@ -190,6 +201,19 @@ def _problem(request_id: str, kind: Kind, detail: str, errors: Sequence[FieldErr
 
 def _kind(error: SidrecError) -> Kind:
     return next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+
+
+def _headers(error: SidrecError) -> dict[str, str]:
+    match error:
+        case Overloaded(retry_after=seconds) | TooOften(retry_after=seconds):
+            return {"Retry-After": str(seconds)}
+        case Unidentified(reason="missing"):
+            return {"WWW-Authenticate": _REALM}
+        case Unidentified():
+            return {"WWW-Authenticate": f'{_REALM}, error="invalid_token"'}
+        case Forbidden(scope=scope):
+            return {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope", scope="{scope}"'}
+    return {}
 
 
 def _errors(error: SidrecError) -> list[FieldError]:

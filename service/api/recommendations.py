@@ -7,15 +7,16 @@ from service.api.answer_schemas import Recommendations
 from service.api.disconnect import unless_gone
 from service.api.problems import documented
 from service.api.schemas import RecommendationRequest
+from service.api.scopes import READ, ScopedRoute
 from service.api.state import Service, service_of
 from service.errors import InvalidInput
 from service.holder import InService
 from service.settings import Settings
 
-router = APIRouter(tags=["recommendations"])
+router = APIRouter(tags=["recommendations"], route_class=ScopedRoute)
 
 
-@router.post("/v1/recommendations", responses=documented(413, 422, 503))
+@router.post("/v1/recommendations", openapi_extra=READ, responses=documented(413, 422, 503))
 async def recommend(wanted: RecommendationRequest, request: Request) -> Recommendations:
     """The items that a user will most likely want next, by the bundle in service.
 

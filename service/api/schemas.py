@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from service.answer import Ask
-from service.eligibility.filter import Filter
 from service.eligibility.policy import Seen
+from service.eligibility.wanted import WantedFilter
 from service.settings import MAX_BEAM_WIDTH, MAX_DEADLINE_MS
 
 UserId = Annotated[str, Field(min_length=1, max_length=128)]
@@ -67,7 +67,7 @@ class RecommendationRequest(RequestBody):
         " those bought, or all; by default what the deployment says",
     )
     explain: StrictBool = EXPLAIN
-    filter: Filter | None = FILTER
+    filter: WantedFilter | None = FILTER
 
     def ask(self) -> Ask:
         return Ask(

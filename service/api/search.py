@@ -18,12 +18,13 @@ from service.api.schemas import (
     ItemId,
     RequestBody,
 )
+from service.api.scopes import READ, ScopedRoute
 from service.api.state import service_of
-from service.eligibility.filter import Filter
+from service.eligibility.wanted import WantedFilter
 from service.settings import MAX_BEAM_WIDTH
 
 register_ids()
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=ScopedRoute)
 
 
 class SearchRequest(RequestBody):
@@ -46,7 +47,7 @@ class SearchRequest(RequestBody):
     exclude: list[ItemId] = Field(
         [], max_length=MAX_EXCLUDED, description="item ids that the answer must not contain"
     )
-    filter: Filter | None = FILTER
+    filter: WantedFilter | None = FILTER
     explain: StrictBool = EXPLAIN
 
     def ask(self) -> Ask:
@@ -82,7 +83,7 @@ class Description(BaseModel):
     timing_ms: dict[str, float] = Field(description="milliseconds in total")
 
 
-@router.post("/v1/search", responses=documented(409, 413, 422, 503))
+@router.post("/v1/search", openapi_extra=READ, responses=documented(409, 413, 422, 503))
 async def search(wanted: SearchRequest, request: Request) -> SearchResults:
     """The items whose titles the query may be, or be a part of, by the bundle in service.
 
@@ -101,7 +102,9 @@ async def search(wanted: SearchRequest, request: Request) -> SearchResults:
     )
 
 
-@router.get("/v1/items/{item_id:id}/describe", responses=documented(404, 409, 422, 503))
+@router.get(
+    "/v1/items/{item_id:id}/describe", openapi_extra=READ, responses=documented(404, 409, 422, 503)
+)
 async def describe(item_id: str, request: Request) -> Description:
     """The title that the model writes for an item, to see what it makes of the item's SID.
 

@@ -19,12 +19,13 @@ from service.api.schemas import (
     ItemId,
     RequestBody,
 )
+from service.api.scopes import READ, ScopedRoute
 from service.api.state import service_of
-from service.eligibility.filter import Filter
+from service.eligibility.wanted import WantedFilter
 from service.settings import MAX_BEAM_WIDTH
 
 register_ids()
-router = APIRouter(tags=["recommendations"])
+router = APIRouter(tags=["recommendations"], route_class=ScopedRoute)
 
 
 class SimilarRequest(RequestBody):
@@ -42,7 +43,7 @@ class SimilarRequest(RequestBody):
     exclude: list[ItemId] = Field(
         [], max_length=MAX_EXCLUDED, description="item ids that the answer must not contain"
     )
-    filter: Filter | None = FILTER
+    filter: WantedFilter | None = FILTER
     explain: StrictBool = EXPLAIN
 
     def ask(self, item_id: str) -> Ask:
@@ -57,7 +58,9 @@ class SimilarRequest(RequestBody):
         )
 
 
-@router.post("/v1/items/{item_id:id}/similar", responses=documented(404, 413, 422, 503))
+@router.post(
+    "/v1/items/{item_id:id}/similar", openapi_extra=READ, responses=documented(404, 413, 422, 503)
+)
 async def similar(item_id: str, wanted: SimilarRequest, request: Request) -> Recommendations:
     """What someone of whom nothing is known but this one item will most likely want next.
 

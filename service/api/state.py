@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from service.api.admission import Admission
+from service.api.guard import Guard
 from service.experiments.experiments import Experiments
 from service.history import History
 from service.holder import Holder
@@ -21,6 +22,7 @@ class Service:
     popularity: Popularity
     metrics: Metrics
     admission: Admission
+    guard: Guard
     experiments: Experiments
 
 
@@ -29,3 +31,10 @@ def service_of(request: Request) -> Service:
     of some routes."""
     service: Service = request.state.service
     return service
+
+
+def most(request: Request, of_service: int) -> int:
+    """How many items a request may carry: what the service takes, or less for a key with a limit of
+    its own."""
+    of_key: int | None = request.state.batch
+    return of_service if of_key is None else min(of_service, of_key)

@@ -3,11 +3,29 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from service import history
 from service.api.schemas import EventId, ItemId, Profile, RequestBody, Scene, UserId
 from service.experiments.trail import Heard
+
+
+def _no_number_in_text(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    try:
+        float(given)
+    except ValueError:
+        return given
+    raise ValueError("is no date; numbers go without quotes")
 
 
 def _in_utc(timestamp: datetime) -> datetime:
@@ -16,6 +34,7 @@ def _in_utc(timestamp: datetime) -> datetime:
 
 Timestamp = Annotated[
     datetime,
+    BeforeValidator(_no_number_in_text),
     AfterValidator(_in_utc),
     WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}]}),
 ]

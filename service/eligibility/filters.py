@@ -27,6 +27,7 @@ class Filters:
     ) -> None:
         self._columns = Columns(catalogue)
         self._kept: OrderedDict[Condition, Eligibility] = OrderedDict()
+        self._known: OrderedDict[int, tuple[Filter, Condition]] = OrderedDict()
         self._most = min(max(1, cache_bytes // (4 * len(catalogue) + 4)), _MOST_KEPT)
         self._rules = None if rules is None else bind(rules, self._columns, "rules")
         self._ruled = None if self._rules is None else self.compile(self._rules)
@@ -38,14 +39,27 @@ class Filters:
         """
         if wanted is None:
             return self._ruled
-        if not all(name in self._columns for name in wanted.names()):
-            await asyncio.to_thread(self.bind, wanted, field)  # makes columns
-        condition = self.bind(wanted, field)
+        condition = await self._condition(wanted, field)
         kept = self._kept.get(condition)
         if kept is None:
             return self._keep(condition, await asyncio.to_thread(self.compile, condition))
         self._kept.move_to_end(condition)
         return kept
+
+    async def _condition(self, wanted: Filter, field: str) -> Condition:
+        """Bound only the first time that a filter comes; it is held, or its id could be another's
+        later."""
+        known = self._known.get(id(wanted))
+        if known is not None:
+            self._known.move_to_end(id(wanted))
+            return known[1]
+        if not all(name in self._columns for name in wanted.names()):
+            await asyncio.to_thread(self.bind, wanted, field)  # makes columns
+        condition = self.bind(wanted, field)
+        self._known[id(wanted)] = wanted, condition
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return condition
 
     def prepare(self) -> None:
         """Lays out the columns that filters are likely to test, so that no request waits for it."""

@@ -8,7 +8,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from model_store.bundle import Bundle
-from service.errors import EngineError, InvalidInput
+from model_store.errors import SidError
+from service.errors import InvalidInput
 from service.prompt import PromptBuilder
 
 
@@ -57,7 +58,7 @@ def test_a_history_is_not_tokenised_again(bundle: Bundle) -> None:
             calls.append(text)
             return tokenizer.encode(text)
 
-    builder._tokenizer = Counting()  # type: ignore[assignment]
+    builder._pieces._tokenizer = Counting()  # type: ignore[assignment]
     for seed in range(30):
         builder.build(random.Random(seed).choices(range(len(bundle.catalogue)), k=200))
     assert not calls
@@ -91,7 +92,7 @@ def test_a_tokenizer_that_does_not_cut_at_sids_is_refused(bundle: Bundle) -> Non
         return made
 
     # One word for each text between spaces: SIDs side by side are none.
-    with pytest.raises(EngineError, match="does not cut"):
+    with pytest.raises(SidError, match="does not cut"):
         PromptBuilder(replace(bundle, tokenizer=tokenizer(pre_tokenizers.WhitespaceSplit())))
 
 

@@ -108,6 +108,8 @@ def test_recommendations_that_cannot_be_used(client: TestClient, body: Any, fiel
         ([event(1, scene="x" * 65)], "events.0.scene"),
         ([event(1, timestamp="yesterday")], "events.0.timestamp"),
         ([event(1, timestamp=None)], "events.0.timestamp"),
+        ([event(1, timestamp="1750000000")], "events.0.timestamp"),
+        ([event(1, timestamp=" 1.5e9")], "events.0.timestamp"),
         ([event(1, timestamp=float("nan"))], "events.0.timestamp"),
         ([event(1, timestamp=float("inf"))], "events.0.timestamp"),
         ([event(1, timestamp=10**300)], "events.0.timestamp"),
