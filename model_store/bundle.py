@@ -37,7 +37,7 @@ MODEL = "model"
 
 _PICKLE_SUFFIXES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 _PICKLE_STARTS = {b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"}
-_EMBEDDING = "model.embed_tokens.weight"
+EMBEDDING = "model.embed_tokens.weight"
 
 
 class FileEntry(BaseModel):
@@ -275,9 +275,9 @@ def _model_size(folder: Path) -> tuple[int, int]:
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError([f"{MODEL}/config.json: {error!r}"]) from error
     shapes = tensor_shapes(folder)
-    if _EMBEDDING not in shapes:
-        raise BundleError([f"{MODEL}: no *.safetensors with {_EMBEDDING}"])
-    return positions, shapes[_EMBEDDING][0]
+    if EMBEDDING not in shapes:
+        raise BundleError([f"{MODEL}: no *.safetensors with {EMBEDDING}"])
+    return positions, shapes[EMBEDDING][0]
 
 
 def _files(folder: Path) -> Iterator[str]:

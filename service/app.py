@@ -19,6 +19,7 @@ from service.api import (
     experiments,
     health,
     items,
+    models,
     recommendations,
     search,
     similar,
@@ -36,8 +37,10 @@ from service.experiments.experiments import Experiments
 from service.history import History, connect
 from service.holder import Holder
 from service.keys.keyring import Keyring
-from service.loading import load_model
+from service.loading import Loader
 from service.metrics import Metrics
+from service.models import Models
+from service.origin import origin_of
 from service.popularity import Popularity
 from service.redis_server import EmbeddedRedis
 from service.settings import Settings
@@ -54,8 +57,9 @@ class State(TypedDict):
 def create_app(settings: Settings) -> FastAPI:
     """An application that loads nothing before its lifespan starts.
 
-    The lifespan raises `KeysInvalid`, `BundleError`, `EngineError` and `RedisStartFailed`, and
-    frees what it had started by then.
+    The lifespan raises `KeysInvalid`, `BundleError` and `SidrecError` (of these `EngineError`,
+    `DoesNotFit`, `NotFound`, `StoreUnavailable`, `RedisStartFailed`), and frees what it had started
+    by then.
     """
     admission = Admission(settings.max_in_flight)
     metrics = Metrics(lambda: admission.in_flight)
@@ -67,20 +71,21 @@ def create_app(settings: Settings) -> FastAPI:
             client = await _connect(settings, stack)
             history = _history(client, settings)
             popularity = _popularity(client, settings)
-            holder = Holder(await load_model(settings, history, popularity, client))
+            loader = Loader(settings, history, popularity, client)
+            origin = await asyncio.to_thread(origin_of, settings)
+            holder = Holder(await loader.load(await asyncio.to_thread(origin.first)))
             stack.push_async_callback(holder.close)
+            manager = Models(holder, loader, origin, metrics, settings)
             await stack.enter_async_context(popularity.kept_fresh())
             metrics.popularity(lambda: popularity.age)
             experiments = Experiments(client, metrics, purchase_types=settings.purchase_types)
             await stack.enter_async_context(experiments.followed())
-            bundle = holder.current.bundle
-            metrics.bundle(bundle.name, bundle.version, settings.engine)
             guard = Guard(keyring, metrics)
-            yield {
-                "service": Service(
-                    settings, holder, history, popularity, metrics, admission, guard, experiments
-                )
-            }
+            service = Service(
+                *(settings, holder, manager, history, popularity, metrics, admission),
+                *(guard, experiments),
+            )
+            yield {"service": service}
 
     app = ScopedApp(
         title="sidrec",
@@ -99,7 +104,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     handle_problems(app)
     for module in (
-        *(recommendations, batch, similar, search, users, items, experiments),
+        *(recommendations, batch, similar, search, users, items, models, experiments),
         *(health, docs),
     ):
         app.include_router(module.router)

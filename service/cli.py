@@ -13,6 +13,7 @@ from model_store.store_cli import app as store_commands
 from model_store.versions import Versions
 from service.api.openapi import document
 from service.keys.cli import app as keys_commands
+from service.models_cli import app as models_commands
 from service.server import StartFailed, run
 from service.settings import Settings, SettingsInvalid, load_settings, settings_table
 
@@ -24,6 +25,7 @@ cli = typer.Typer(
 cli.add_typer(bundle_commands, name="bundle")
 cli.add_typer(sids_commands, name="sids")
 cli.add_typer(store_commands, name="store")
+cli.add_typer(models_commands, name="models")
 cli.add_typer(keys_commands, name="keys")
 
 
@@ -35,12 +37,15 @@ def main() -> None:
 @cli.command()
 def serve(
     bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Folder or address of a store, whose champion is served.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="What searches: torch, vllm or fake.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
 ) -> None:
     """Answer requests over HTTP. `sidrec settings` lists the variables for everything else."""
-    settings = _settings(bundle=bundle, engine=engine, host=host, port=port)
+    settings = _settings(bundle=bundle, store=store, engine=engine, host=host, port=port)
     try:
         run(settings)
     except StartFailed as error:

@@ -6,7 +6,10 @@ SidrecError
 ├── NotFound              the thing named does not exist
 ├── NotTrained            the bundle in service never learnt what was asked of it
 ├── ModelNotLoaded        the version named is not loaded here
-├── ModelInUse            a version cannot be changed so while it is used
+├── ModelConflict         what was asked does not fit what is loaded and active at present
+├── ModelUnusable         a version that was found cannot be served, and nothing was changed
+├── DoesNotFit            there is not the memory for one more version
+├── StoreUnavailable      the store of bundles does not answer
 ├── HistoryUnavailable    the history store (Redis) does not answer
 ├── CatalogueUnavailable  the store of the catalogue's changes (Redis) does not answer
 ├── ExperimentsUnavailable  the store of experiments (Redis) does not answer
@@ -18,6 +21,8 @@ SidrecError
     ├── DeadlinePassed    it was not started in time
     └── EngineDead        the engine will not answer any query again
 """
+
+from collections.abc import Sequence
 
 
 class SidrecError(Exception):
@@ -52,8 +57,28 @@ class ModelNotLoaded(SidrecError):
     """The version named is not loaded in this process; others are."""
 
 
-class ModelInUse(SidrecError):
-    """What was asked of a version cannot be done while it is used as it is."""
+class ModelConflict(SidrecError):
+    """What was asked does not fit what is loaded and active at present."""
+
+
+class ModelUnusable(SidrecError):
+    """A version that was found cannot be served: it is damaged, or the engine cannot run it.
+
+    Whatever was in service still is, and nothing is left of the attempt. `problems` has one line
+    for each reason.
+    """
+
+    def __init__(self, version: str, problems: Sequence[str]) -> None:
+        super().__init__(f"{version}: {'; '.join(problems)}")
+        self.problems = list(problems)
+
+
+class DoesNotFit(SidrecError):
+    """There is not the memory for one more version; says what it needs and what there is."""
+
+
+class StoreUnavailable(SidrecError):
+    """The store of bundles does not answer."""
 
 
 class HistoryUnavailable(SidrecError):

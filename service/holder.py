@@ -8,12 +8,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from model_store.bundle import Bundle
 from service.catalogue.live import LiveCatalogue
 from service.engine import Engine
-from service.errors import ModelInUse, ModelNotLoaded
+from service.errors import ModelConflict, ModelNotLoaded
+from service.memory import Need
 from service.recommender import Recommender
 from service.titles import Titles
 
@@ -29,6 +31,15 @@ class Version(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """When it was, how long that took, and what it holds in memory by its sizes."""
+
+    at: datetime
+    seconds: float
+    need: Need
+
+
+@dataclass(frozen=True, slots=True)
 class InService:
     """A bundle that answers."""
 
@@ -37,6 +48,7 @@ class InService:
     recommender: Recommender
     titles: Titles
     catalogue: LiveCatalogue
+    loaded: Loaded
 
     @property
     def version(self) -> Version:
@@ -64,7 +76,8 @@ class Holder:
     def __init__(self, first: InService) -> None:
         self._places = {first.version: _Place(first)}
         self._active = first
-        self._before: InService | None = None
+        self._before: list[Version] = []
+        self._closed = False
 
     @property
     def current(self) -> InService:
@@ -72,9 +85,9 @@ class Holder:
         return self._active
 
     @property
-    def previous(self) -> InService | None:
-        """What a rollback goes back to; None where nothing was active before, or it has left."""
-        return self._before
+    def previous(self) -> Version | None:
+        """What a rollback goes back to; None where nothing that is loaded was active before."""
+        return self._before[-1] if self._before else None
 
     @property
     def loaded(self) -> list[InService]:
@@ -105,41 +118,48 @@ class Holder:
                 place.idle.set()
 
     def add(self, model: InService) -> None:
-        """Raises `ModelInUse` where this version is there already."""
+        """Raises `ModelConflict` where this version is there already, or all have been freed."""
+        if self._closed:
+            raise ModelConflict("the service stops")
         if model.version in self._places:
-            raise ModelInUse(f"{model.version} is loaded already")
+            raise ModelConflict(f"{model.version} is loaded already")
         self._places[model.version] = _Place(model)
 
-    def activate(self, version: Version) -> None:
-        """From now on requests that name no version take this one. Raises `ModelNotLoaded`."""
+    def activate(self, version: Version, *, back: bool = False) -> None:
+        """From now on requests that name no version take this one. Where it goes `back`, a rollback
+        will not return to the one before. Raises `ModelNotLoaded`."""
         model = self._place(version).model
-        if model is not self._active:
-            self._before, self._active = self._active, model
+        if model is self._active:
+            return
+        self._before = [before for before in self._before if before != version]
+        if not back:
+            self._before.append(self._active.version)
+        self._active = model
 
     async def remove(self, version: Version, *, within_s: float) -> None:
         """Closes a version when the requests that are with it have ended; new ones do not get it.
 
-        Raises `ModelNotLoaded`, and `ModelInUse` for the active one, or where requests are with it
-        for longer than `within_s`: then it stays.
+        Raises `ModelNotLoaded`, and `ModelConflict` for the active one, or where requests are with
+        it for longer than `within_s`: then it stays.
         """
         place = self._place(version)
         if place.model is self._active:
-            raise ModelInUse(f"{version} is active: activate another one first")
+            raise ModelConflict(f"{version} is active: activate another one first")
         place.leaves = True
         try:
             await _idle_within(place, within_s)
             if place.requests:
-                raise ModelInUse(f"{place.requests} requests are still with {version}")
+                raise ModelConflict(f"{place.requests} requests are still with {version}")
         except BaseException:
             place.leaves = False
             raise
         del self._places[version]
-        if self._before is place.model:
-            self._before = None
+        self._before = [before for before in self._before if before != version]
         await place.model.close()
 
     async def close(self) -> None:
         """Frees all there are, whoever is with them."""
+        self._closed = True
         while self._places:
             _, place = self._places.popitem()
             await place.model.close()

@@ -1,7 +1,10 @@
 """What Prometheus is told. One registry per application, so that two in a process do not mix."""
 
 from collections import Counter as Counted
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,6 +20,7 @@ from service.catalogue.live import CatalogueStats
 from service.engine import EngineStats
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 # A client can invent methods, and each label value is kept for ever.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -108,10 +112,29 @@ class Metrics:
             "Time since the popular items were read from Redis",
             registry=registry,
         )
-        self._bundle = Gauge(
+        self._bundles = Gauge(
             "sidrec_bundle_info",
-            "The bundle in service",
+            "The bundles that are loaded",
             ("name", "version", "engine"),
+            registry=registry,
+        )
+        self._active = Gauge(
+            "sidrec_bundle_active",
+            "Whether a loaded bundle answers requests that name none",
+            ("name", "version"),
+            registry=registry,
+        )
+        self._swaps = Counter(
+            "sidrec_model_swaps",
+            "Times that another bundle became active",
+            ("action",),
+            registry=registry,
+        )
+        self._loads = Histogram(
+            "sidrec_model_load_seconds",
+            "Time to load a bundle beside others, by how that ended",
+            ("outcome",),
+            buckets=_LONG_SECONDS,
             registry=registry,
         )
         self._catalogue_version = Gauge(
@@ -193,10 +216,29 @@ class Metrics:
         """`age` is asked at each scrape for the seconds since popularity was refreshed."""
         self._popularity_age.set_function(age)
 
-    def bundle(self, name: str, version: int, engine: str) -> None:
-        """From now on this bundle is in service, and no other."""
-        self._bundle.clear()
-        self._bundle.labels(name, version, engine).set(1)
+    def bundles(
+        self, loaded: Iterable[tuple[str, int]], active: tuple[str, int], engine: str
+    ) -> None:
+        """From now on these are loaded, and no others."""
+        self._bundles.clear()
+        self._active.clear()
+        for name, version in loaded:
+            self._bundles.labels(name, version, engine).set(1)
+            self._active.labels(name, version).set((name, version) == active)
+
+    def swapped(self, action: Literal["activate", "rollback"]) -> None:
+        """Another bundle has become active."""
+        self._swaps.labels(action).inc()
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Measures the loading of a bundle, and whether it fails."""
+        began, outcome = perf_counter(), "failed"
+        try:
+            yield
+            outcome = "loaded"
+        finally:
+            self._loads.labels(outcome).observe(perf_counter() - began)
 
     def catalogue(self, stats: CatalogueStats) -> None:
         """What the catalogue is now, and did since the last call."""
@@ -225,9 +267,14 @@ class Metrics:
         self._exposures.remove_by_labels({"experiment": experiment})
         self._skipped.remove_by_labels({"experiment": experiment})
 
-    def exposition(self, stats: EngineStats) -> bytes:
-        """The text that Prometheus scrapes; `stats` is what the engine did since the last call."""
-        self._queue.set(stats.queue_depth)
+    def exposition(self, engines: Sequence[EngineStats]) -> bytes:
+        """The text that Prometheus scrapes; `engines` is what each did since the last call."""
+        self._queue.set(sum(stats.queue_depth for stats in engines))
+        for stats in engines:
+            self._engine(stats)
+        return generate_latest(self._registry)
+
+    def _engine(self, stats: EngineStats) -> None:
         for size in stats.batch_sizes:
             self._batches.observe(size)
         for rows in stats.step_rows:
@@ -235,4 +282,3 @@ class Metrics:
         self._prompt.labels("cache").inc(stats.cached_tokens)
         self._prompt.labels("model").inc(stats.prompt_tokens - stats.cached_tokens)
         self._preemptions.inc(stats.preemptions)
-        return generate_latest(self._registry)

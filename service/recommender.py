@@ -89,14 +89,6 @@ class Recommender:
             self._now = catalogue
         self._scenes = bundle.manifest.prompt.scenes
         self._adapters = bundle.adapters
-        if popularity is not None:
-            popularity.watch(self._scenes)
-
-    async def warm_up(self) -> None:
-        """One search, so that the first request finds everything in place. Raises EngineError."""
-        now = self._now()
-        tokens, _ = self._prompt.build_from(now.catalogue.codes[:1])
-        await self._engine.search(Query(tokens, self._beam_width, trie=now.searched))
 
     async def recommend(self, ask: Ask) -> Answer:
         """Raises InvalidInput for a scene that the bundle does not know, a filter over attributes

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -73,7 +74,22 @@ class Settings(BaseSettings):
     )
 
     bundle: Path = Field(
-        _PACKAGES / "model_store" / "bundles" / "demo" / "1", description="Folder of the bundle"
+        _PACKAGES / "model_store" / "bundles" / "demo" / "1",
+        description="Folder of the bundle, where there is no store",
+    )
+    store: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder or address (s3://…) of a store; the champion of a bundle in it is"
+        " served, and other versions can be loaded",
+    )
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="Name of the bundle in the store; unset takes the only one there",
+    )
+    max_models: int = Field(
+        2, ge=1, description="Versions that may be loaded at once, the active one among them"
     )
     engine: Literal["torch", "vllm", "fake"] = Field(
         "torch", description="What searches: torch, vllm or fake"
@@ -194,6 +210,17 @@ class Settings(BaseSettings):
             )
         return host
 
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.store is not None and "bundle" in self.model_fields_set:
+            raise ValueError(
+                "SIDREC_STORE and SIDREC_BUNDLE (or --bundle) are both set: a store has its own"
+                " champion served, a bundle is served alone"
+            )
+        if self.model is not None and self.store is None:
+            raise ValueError("SIDREC_MODEL is the name of a bundle in SIDREC_STORE, which is unset")
+        return self
+
     @field_validator("redis_url")
     @classmethod
     def _reachable(cls, url: SecretStr | None) -> SecretStr | None:
@@ -239,6 +266,8 @@ def settings_table() -> str:
 
 
 def _line(details: ErrorDetails, options: Mapping[str, Any]) -> str:
+    if not details["loc"]:  # of several settings together, and names them
+        return details["msg"].removeprefix("Value error, ")
     name = str(details["loc"][0])
     key = f"--{name}" if name in options else f"{_PREFIX}{name.upper()}"
     # In the place of a key's digest may stand the key itself.

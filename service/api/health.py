@@ -57,5 +57,6 @@ async def metrics(request: Request) -> Response:
     service = service_of(request)
     current = service.holder.current
     service.metrics.catalogue(current.catalogue.stats())
-    text = service.metrics.exposition(current.engine.stats())
+    engines = [model.engine.stats() for model in service.holder.loaded]
+    text = service.metrics.exposition(engines)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

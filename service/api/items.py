@@ -12,6 +12,7 @@ from service.api.problems import documented
 from service.api.scopes import READ, WRITE, ScopedRoute
 from service.api.state import most, service_of
 from service.catalogue.plan import Delete
+from service.changing import change as make
 from service.errors import InvalidInput, NotFound
 from service.holder import InService
 
@@ -41,7 +42,7 @@ async def put_items(batch: ItemBatch, request: Request) -> BatchWritten:
     limit = most(request, service.settings.max_items)
     if len(batch.items) > limit:
         raise InvalidInput("items", f"has {len(batch.items)}, at most {limit} go at once")
-    done = await service.holder.current.catalogue.change([item.change() for item in batch.items])
+    done = await make(service.holder, [item.change() for item in batch.items])
     return BatchWritten.of(batch, done)
 
 
@@ -49,7 +50,7 @@ async def put_items(batch: ItemBatch, request: Request) -> BatchWritten:
 async def put_item(item_id: ItemInPath, change: ItemChange, request: Request) -> ItemWritten:
     """Adds an item, or changes what is named of one. When this answers, the item is recommendable
     here as it is now, and soon after in every process that shares the Redis."""
-    done = await service_of(request).holder.current.catalogue.change([change.put(item_id)])
+    done = await make(service_of(request).holder, [change.put(item_id)])
     [outcome] = done.outcomes
     if isinstance(outcome, InvalidInput):
         raise outcome
@@ -62,7 +63,7 @@ async def put_item(item_id: ItemInPath, change: ItemChange, request: Request) ->
 async def delete_item(item_id: ItemInPath, request: Request) -> None:
     """Removes an item, if it is there. No answer that this process begins after this one contains
     it; a history that speaks of it is still understood."""
-    await service_of(request).holder.current.catalogue.change([Delete(item_id)])
+    await make(service_of(request).holder, [Delete(item_id)])
 
 
 def known(in_service: InService, item_id: str) -> tuple[Edition, int]:

@@ -16,18 +16,21 @@ from service.errors import (
     CatalogueUnavailable,
     Conflict,
     DeadlinePassed,
+    DoesNotFit,
     EngineDead,
     EngineError,
     ExperimentsUnavailable,
     Forbidden,
     HistoryUnavailable,
     InvalidInput,
-    ModelInUse,
+    ModelConflict,
     ModelNotLoaded,
+    ModelUnusable,
     NotFound,
     NotTrained,
     Overloaded,
     SidrecError,
+    StoreUnavailable,
     TooOften,
     Unidentified,
 )
@@ -58,7 +61,10 @@ KINDS: dict[type[SidrecError], Kind] = {
     NotFound: Kind("not-found", "There is no such thing", 404),
     NotTrained: Kind("not-trained", "The bundle in service was not trained for this", 409),
     ModelNotLoaded: Kind("model-not-loaded", "This version is not loaded", 404),
-    ModelInUse: Kind("model-in-use", "This version is in use", 409),
+    ModelConflict: Kind("model-conflict", "This does not fit what is loaded and active", 409),
+    ModelUnusable: Kind("model-unusable", "This version cannot be served", 422),
+    DoesNotFit: Kind("does-not-fit", "There is not the memory for this version", 507),
+    StoreUnavailable: Kind("store-unavailable", "The store of bundles is away", 503, 5),
     HistoryUnavailable: Kind("history-unavailable", "The history store is away", 503, 1),
     CatalogueUnavailable: Kind(
         "catalogue-unavailable", "The changes of the catalogue are away", 503, 1
@@ -219,6 +225,8 @@ def _headers(error: SidrecError) -> dict[str, str]:
 def _errors(error: SidrecError) -> list[FieldError]:
     if isinstance(error, InvalidInput):
         return [FieldError(field=error.field, message=error.reason)]
+    if isinstance(error, ModelUnusable):
+        return [FieldError(field="", message=reason) for reason in error.problems[:_MAX_ERRORS]]
     return []
 
 

@@ -10,6 +10,7 @@ from service.experiments.experiments import Experiments
 from service.history import History
 from service.holder import Holder
 from service.metrics import Metrics
+from service.models import Models
 from service.popularity import Popularity
 from service.settings import Settings
 
@@ -18,6 +19,7 @@ from service.settings import Settings
 class Service:
     settings: Settings
     holder: Holder
+    models: Models
     history: History
     popularity: Popularity
     metrics: Metrics

@@ -148,6 +148,14 @@ class LiveCatalogue:
         left = iter(done.outcomes)
         return Done(done.version, [refused.get(i) or next(left) for i in range(len(changes))])
 
+    async def reach(self, version: int) -> None:
+        """Returns when the changes up to `version` are in `current`, at once where they are.
+
+        Raises `CatalogueUnavailable` when Redis does not do its part.
+        """
+        if self.current.version < version:
+            await self.change(())
+
     def stats(self) -> CatalogueStats:
         now = self.current
         return CatalogueStats(

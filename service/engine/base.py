@@ -90,6 +90,8 @@ class Engine(ABC):
     """Positions that the model has."""
     adapters: Collection[str] = ()
     """Names of the adapters that a query can ask for."""
+    alone: str | None = None
+    """Why no other engine can be made in this process while this one answers; None: one can."""
 
     def place(self, trie: Trie) -> Trie:
         """The same trie where this engine searches; what a query carries. Safe from any thread.

@@ -78,7 +78,7 @@ def make_client(bundle: Bundle, redis_url: str, tmp_path: Path) -> Iterator[Make
 
         def make(**options: Any) -> TestClient:
             defaults: dict[str, Any] = {
-                "bundle": bundle.path,
+                **({} if "store" in options else {"bundle": bundle.path}),
                 "engine": "fake",
                 "redis_url": redis_url,
                 "redis_timeout_ms": PATIENT_MS,

@@ -7,10 +7,11 @@ import pytest
 from redis.asyncio import Redis
 
 from model_store.bundle import Bundle
-from service.errors import EngineDead, ModelInUse, ModelNotLoaded
+from service.engine import Query
+from service.errors import EngineDead, ModelConflict, ModelNotLoaded
 from service.history import History, connect
 from service.holder import Holder, InService, Version
-from service.loading import load_model
+from service.loading import Loader
 from service.popularity import Popularity
 from service.settings import Settings
 from tests.service.conftest import PATIENT_MS
@@ -23,7 +24,7 @@ async def models(redis_url: str, versions: tuple[Bundle, Bundle]) -> AsyncIterat
     client: Redis = connect(redis_url, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS)
     history, popularity = History(client, limit=10), Popularity(client)
     loaded = [
-        await load_model(Settings(bundle=bundle.path, engine="fake"), history, popularity, client)
+        await Loader(Settings(engine="fake"), history, popularity, client).load(bundle.path)
         for bundle in versions
     ]
     yield loaded
@@ -60,7 +61,7 @@ def test_a_version_that_is_not_there(holder: Holder, models: list[InService]) ->
             pass
         with pytest.raises(ModelNotLoaded):
             holder.activate(unknown)
-    with pytest.raises(ModelInUse, match="loaded already"):
+    with pytest.raises(ModelConflict, match="loaded already"):
         holder.add(models[1])
 
 
@@ -69,15 +70,15 @@ def test_a_request_stays_with_what_it_took(holder: Holder, models: list[InServic
         holder.activate(TWO)
         assert taken is models[0]
         assert holder.current is models[1]
-        assert holder.previous is models[0]
+        assert holder.previous == ONE
         with holder.take() as next_one:
             assert next_one is models[1]
     holder.activate(TWO)  # once more changes nothing
-    assert holder.previous is models[0]
+    assert holder.previous == ONE
 
 
 async def test_the_active_one_does_not_leave(holder: Holder) -> None:
-    with pytest.raises(ModelInUse, match="shop 1 is active"):
+    with pytest.raises(ModelConflict, match="shop 1 is active"):
         await holder.remove(ONE, within_s=0)
     assert holder.current.engine.alive
 
@@ -105,7 +106,7 @@ async def test_a_version_leaves_when_the_last_request_has_ended(
 
 async def test_one_that_is_not_left_alone_stays(holder: Holder, models: list[InService]) -> None:
     with holder.take(TWO):
-        with pytest.raises(ModelInUse, match="1 requests are still with shop 2"):
+        with pytest.raises(ModelConflict, match="1 requests are still with shop 2"):
             await holder.remove(TWO, within_s=0.02)
         assert holder.get("shop", 2) is models[1]
     leaving = asyncio.create_task(holder.remove(TWO, within_s=60))
@@ -128,5 +129,5 @@ async def test_the_end_frees_all(holder: Holder, models: list[InService]) -> Non
     with holder.take(TWO) as taken:
         await holder.close()
         with pytest.raises(EngineDead):
-            await taken.recommender.warm_up()
+            await taken.engine.search(Query([0], 1))
     assert not any(model.engine.alive for model in models)

@@ -18,6 +18,8 @@ from service.engine.torch.prefixes import NOTHING, PrefixCache
 from service.engine.torch.weights import load_weights
 from service.errors import EngineError
 
+PREFIX_BYTES = 256 << 20
+
 
 class TorchEngine(BatchingEngine):
     """The engine for a Llama-family model in plain torch, on a CPU (fp32) or a GPU (bf16).
@@ -40,7 +42,7 @@ class TorchEngine(BatchingEngine):
         device: str | None = None,
         dtype: str | None = None,
         batch_tokens: int = 8192,
-        prefix_bytes: int = 256 << 20,
+        prefix_bytes: int = PREFIX_BYTES,
     ) -> None:
         _refuse_adapters(bundle)
         place = _device(device)

@@ -51,7 +51,9 @@ def load_weights(
     layers = tuple(_layer(source, config, i) for i in range(config.num_hidden_layers))
     head = embedding if config.tie_word_embeddings else source.take("lm_head.weight")
     head = head * source.take("model.norm.weight")
-    return Weights(embedding.to(kind), layers, source.linear(head, None))
+    # A copy, because what was read of a file is the file itself: one that is cut off later, while
+    # this model answers, would end the process.
+    return Weights(embedding.to(kind, copy=True), layers, source.linear(head, None))
 
 
 class _Source:

@@ -32,6 +32,10 @@ class VllmEngine(Engine):
     """
 
     adapters: Mapping[str, Adapter]
+    alone = (
+        "vLLM keeps its configuration in globals: while it loads a model, no other of the process"
+        " can run, so every answer would wait for the whole load"
+    )
 
     def __init__(self, bundle: Bundle, **options: Any) -> None:
         args = engine_args(bundle, options)

@@ -1,0 +1,115 @@
+"""What a version will take, against what it takes; and how much there is to take."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_store.adapters import tensor_shapes
+from model_store.bundle import Bundle
+from model_store.errors import BundleError
+from service.engine.torch.engine import PREFIX_BYTES
+from service.errors import DoesNotFit
+from service.memory import Need, _group_rooms, host_room
+from service.settings import Settings
+
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def demo() -> Bundle:
+    return Bundle.load(Settings.model_fields["bundle"].default)
+
+
+def test_of_the_demo(demo: Bundle) -> None:
+    need = Need.of(demo.path, "torch", {"device": "cpu"})
+    shapes = tensor_shapes(demo.model_path)
+    parameters = sum(map(math.prod, shapes.values()))
+    head = math.prod(shapes["model.embed_tokens.weight"])
+    assert "lm_head.weight" not in shapes
+    assert need.weights == 4 * (parameters + head)
+    assert need.cache == PREFIX_BYTES
+    assert 1000 * len(demo.catalogue) < need.catalogue < 3000 * len(demo.catalogue)
+    assert need.device == "cpu"
+
+
+@pytest.mark.parametrize(("dtype", "share"), [("bfloat16", 1 / 2), ("int8", 1 / 4)])
+def test_smaller_numbers_take_less(demo: Bundle, dtype: str, share: float) -> None:
+    whole = Need.of(demo.path, "torch", {"device": "cpu"}).weights
+    options = {"device": "cpu", "dtype": dtype, "prefix_bytes": 7}
+    need = Need.of(demo.path, "torch", options)
+    embedding = math.prod(tensor_shapes(demo.model_path)["model.embed_tokens.weight"])
+    assert need.weights == whole * share + (4 * embedding if dtype == "int8" else 0)
+    assert need.cache == 7
+
+
+def test_other_engines_see_to_it_themselves(demo: Bundle) -> None:
+    need = Need.of(demo.path, "vllm", {})
+    assert (need.weights, need.cache) == (0, 0)
+    assert need.catalogue > 0
+
+
+def test_files_that_cannot_be_read(demo: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="catalogue"):
+        Need.of(tmp_path, "torch", {})
+
+
+def test_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    need = Need(3 * GIB, GIB // 2, GIB // 4)
+    monkeypatch.setattr("service.memory.host_room", lambda: (4 * GIB, "the machine"))
+    need.check("shop 2")
+    monkeypatch.setattr("service.memory.host_room", lambda: (2 * GIB, "the machine"))
+    with pytest.raises(DoesNotFit) as caught:
+        need.check("shop 2")
+    assert str(caught.value) == (
+        "shop 2 needs 3.75 GiB (weights 3, cache of prompts 0.5, catalogue 0.25), and the machine"
+        " has 2 GiB left"
+    )
+
+
+def test_too_little_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, 80 * GIB))
+    need = Need(3 * GIB, GIB // 2, GIB // 4, "cuda:1")
+    with pytest.raises(DoesNotFit, match=r"needs 3.5 GiB .*, and cuda:1 has 1 GiB left"):
+        need.check("shop 2")
+    monkeypatch.setattr("service.memory.host_room", lambda: (0, "the machine"))
+    with pytest.raises(DoesNotFit, match=r"needs 0.25 GiB \(catalogue 0.25\), and the machine"):
+        Need(0, 0, GIB // 4, "cuda").check("shop 2")
+
+
+def test_there_is_some_room_here() -> None:
+    room, of = host_room()
+    assert 0 < room < 1 << 50
+    assert of in ("the machine", "the control group")
+
+
+def group(folder: Path, **files: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(f"{content}\n")
+
+
+def test_control_groups_of_version_2(tmp_path: Path) -> None:
+    membership = tmp_path / "cgroup"
+    membership.write_text("0::/pods/one\n")
+    stat = "anon 5\ninactive_file 30"
+    group(tmp_path / "pods", memory__max=1000, memory__current=400, memory__stat=stat)
+    group(tmp_path / "pods" / "one", memory__max="max", memory__current=9, memory__stat=stat)
+    assert list(_group_rooms(tmp_path, membership)) == [630]
+    group(tmp_path / "pods" / "one", memory__max=500)
+    assert list(_group_rooms(tmp_path, membership)) == [521, 630]
+
+
+def test_control_groups_of_version_1(tmp_path: Path) -> None:
+    membership = tmp_path / "cgroup"
+    # As in a container: the path is that of the host, the files are those of the container.
+    membership.write_text("3:cpuset:/\n4:memory:/docker/abc\n0::/\n")
+    group(
+        tmp_path / "memory",
+        memory__limit_in_bytes=100,
+        memory__usage_in_bytes=300,
+        memory__stat="total_inactive_file 50",
+    )
+    assert list(_group_rooms(tmp_path, membership)) == [0]
+    assert list(_group_rooms(tmp_path, tmp_path / "none")) == []
