@@ -13,9 +13,12 @@ from service.engine.batching import BatchingEngine
 from service.engine.beams import Beams, advance, answers
 from service.engine.frontier import Level, frontier
 from service.engine.torch.config import ModelConfig
-from service.engine.torch.model import Cache, Model
+from service.engine.torch.forward import Cache, Forward, Step
+from service.engine.torch.model import Model
+from service.engine.torch.native import kernels
+from service.engine.torch.native.model import NativeModel
 from service.engine.torch.prefixes import NOTHING, PrefixCache
-from service.engine.torch.weights import load_weights
+from service.engine.torch.weights import Weights
 from service.errors import EngineError
 
 PREFIX_BYTES = 256 << 20
@@ -29,6 +32,7 @@ class TorchEngine(BatchingEngine):
                   two to four times as many products a second, beams that differ a little
     batch_tokens: tokens of prompts and beams that one batch may hold
     prefix_bytes: memory for keys and values of prompts seen lately; 0 computes every prompt anew
+    native:       our own kernels (CPU, fp32); by default where they were built, else torch's
 
     It runs no LoRA adapters: merged at load they would cost one full copy of the weights per
     scene, and queries of different scenes would no longer share a batch. Raises `EngineError` for
@@ -43,16 +47,17 @@ class TorchEngine(BatchingEngine):
         dtype: str | None = None,
         batch_tokens: int = 8192,
         prefix_bytes: int = PREFIX_BYTES,
+        native: bool | None = None,
     ) -> None:
         _refuse_adapters(bundle)
         place = _device(device)
         kind = _dtype(dtype, place)
         config = ModelConfig.load(bundle.model_path)
-        self._model = Model(config, load_weights(bundle.model_path, config, place, kind))
         self._level_tokens = [
             torch.from_numpy(ids).clamp(min=0).to(place) for ids in bundle.level_tokens
         ]
-        self._columns = [_columns(tokens) for tokens in self._level_tokens]
+        weights = Weights(bundle.model_path, config, place)
+        self._model = _model(config, weights, self._level_tokens, kind, native)
         self._spare = _spare_rows(config, place)
         self._prefixes = PrefixCache(prefix_bytes)
         self.trie = bundle.trie.to(place)
@@ -71,7 +76,7 @@ class TorchEngine(BatchingEngine):
         eligible = EligibilityBatch([q.eligible for q in queries], trie.n_items).to(device)
         prompts = [query.prompt_token_ids for query in queries]
         cache, hidden = self._prefill(prompts, self._room(queries, trie))
-        logp = self._model.logprobs(hidden)[:, self._columns[0]]
+        [logp] = self._model.logprobs(hidden, [(len(queries), 0)])
         beams = Beams.start(len(queries), device)
         beams = advance(trie, 0, beams, logp, beams.query, widths, eligible)
         # (beams, tokens): where behind the prompt the tokens of each beam stand.
@@ -92,13 +97,13 @@ class TorchEngine(BatchingEngine):
         # As `decode` has it: one query with one prefix, which sees all of itself.
         cache, hidden = self._model.prefill([prompt], [NOTHING], max_tokens)
         for written in count():
-            token = self._model.logprobs(hidden).argmax(dim=1)[None]  # (1, 1)
+            token = self._model.likeliest(hidden)
             if (chosen := int(token)) in self._ends:
                 return
             yield chosen
-            sees = torch.ones(1, 1, written + 1, dtype=torch.bool, device=token.device)
-            behind = torch.full_like(token, written)
-            hidden = self._model.decode(cache, token, behind, sees)
+            one, sees = torch.zeros_like(token), torch.ones_like(token, dtype=torch.bool)
+            step = Step(token, one, one, 1, one + written, sees.expand(1, written + 1))
+            hidden = self._model.decode(cache, step)
 
     def _prefill(self, prompts: Sequence[Sequence[int]], room: int) -> tuple[Cache, Tensor]:
         known = [self._prefixes.find(prompt) for prompt in prompts]
@@ -133,28 +138,41 @@ class TorchEngine(BatchingEngine):
         tokens = [self._level_tokens[level.depth - 1][level.code] for level in levels]
         behind = [torch.full_like(level.code, level.depth - 1) for level in levels]
         first = cache.used - cache.prompt
-        sees = torch.zeros(queries, run, first + run, dtype=torch.bool, device=query.device)
+        sees = torch.zeros(len(query), first + run, dtype=torch.bool, device=query.device)
         sizes = [len(level) for level in levels]
         path, extended = paths, paths
-        for level, slots in zip(levels, slot.split(sizes), strict=True):
+        for level, slots, seen in zip(levels, slot.split(sizes), sees.split(sizes), strict=True):
             path = torch.cat([path[level.parent], first + slots[:, None]], dim=1)
-            sees[level.query[:, None], slots[:, None], path] = True
+            seen.scatter_(1, path, True)
             if level is levels[0]:
                 extended = path.new_zeros(len(paths), path.shape[1])
                 extended[level.parent] = path
-        grid = query * run + slot
-        hidden = self._model.decode(
-            cache,
-            _scattered(torch.cat(tokens), grid, queries, run),
-            _scattered(torch.cat(behind), grid, queries, run),
-            sees,
-        )
-        logp = self._model.logprobs(hidden[grid] if queries > 1 else hidden)
-        found = [
-            part[:, self._columns[level.depth]] if len(level) else nothing
-            for part, level in zip(logp.split(sizes), levels, strict=True)
-        ]
+        step = Step(torch.cat(tokens), query, slot, run, torch.cat(behind), sees)
+        hidden = self._model.decode(cache, step)
+        parts = [(len(level), level.depth) for level in levels]
+        logp = self._model.logprobs(hidden, parts)
+        found = [part if len(part) else nothing for part in logp]
         return found, extended
+
+
+def _model(
+    config: ModelConfig,
+    weights: Weights,
+    level_tokens: Sequence[Tensor],
+    dtype: torch.dtype,
+    native: bool | None,
+) -> Forward:
+    """The pass in our own kernels where they run and are not declined, else in torch's."""
+    fits = weights.embedding.device.type == "cpu" and dtype == torch.float32
+    if native is not False and fits and kernels() is not None:
+        return NativeModel(config, weights, level_tokens)
+    if native:
+        raise EngineError(
+            "native kernels are for a CPU in float32"
+            if not fits
+            else "the native kernels were not built for this processor; reinstall with a C++ compiler"
+        )
+    return Model(config, weights, level_tokens, dtype)
 
 
 def _device(name: str | None) -> torch.device:
@@ -187,20 +205,6 @@ def _slots(query: Tensor, queries: int) -> tuple[Tensor, int]:
     slot = torch.empty_like(query)
     slot[order] = torch.arange(len(query), device=query.device) - begin[query[order]]
     return slot, int(count.max())
-
-
-def _scattered(values: Tensor, grid: Tensor, queries: int, run: int) -> Tensor:
-    """Values (n,) at their places `grid` of a (queries, run) matrix, zero elsewhere."""
-    if queries == 1:
-        return values[None]
-    return values.new_zeros(queries * run).index_put_((grid,), values).view(queries, run)
-
-
-def _columns(tokens: Tensor) -> Tensor | slice:
-    """What picks `tokens` out of a row over the vocabulary, without a copy where they adjoin."""
-    first = int(tokens[0])
-    adjoin = torch.equal(tokens, torch.arange(first, first + len(tokens), device=tokens.device))
-    return slice(first, first + len(tokens)) if adjoin else tokens
 
 
 def _spare_rows(config: ModelConfig, device: torch.device) -> int:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from service.engine.torch.weights import Affine
+
 _TINY = 1e-12
 
 
@@ -17,6 +19,16 @@ class Linear(Protocol):
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         """residual (n, out) + the product of x (n, in)."""
         ...
+
+
+def linear_of(affine: Affine, dtype: torch.dtype) -> Linear:
+    """In the form that suits the device of the matrix; `dtype` may be int8 on a CPU."""
+    if dtype == torch.int8:
+        return Int8(affine.weight, affine.bias)
+    weight = affine.weight.to(dtype)
+    bias = None if affine.bias is None else affine.bias.to(dtype)
+    packs = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return Packed(weight, bias) if packs else Plain(weight, bias)
 
 
 class Plain:

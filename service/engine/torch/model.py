@@ -1,9 +1,4 @@
-"""The forward pass of a Llama-family model, shaped for beam search over one long prompt.
-
-The keys and values of a prompt are computed once and shared by all beams of its query. A beam's
-own few tokens stand behind the prompt in the same buffer, beside those of the other beams; which
-of them a beam sees is said by the attention mask. Reordering beams therefore moves no keys and no
-values, and one pass can carry prefixes of several lengths.
+"""The forward pass in plain torch: see `forward` for what it is about.
 
 Letters in shapes: N packed prompt tokens, Q queries, W prefixes a query, H heads, G = KV heads,
 R = H/G query heads on a KV head, D = head size, T longest prompt, S places for beam tokens.
@@ -17,31 +12,49 @@ from torch import Tensor
 from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
 from service.engine.torch.config import ModelConfig
+from service.engine.torch.forward import Cache, Step
+from service.engine.torch.linear import Linear, linear_of
 from service.engine.torch.prefixes import Prefix
-from service.engine.torch.weights import Layer, Weights
+from service.engine.torch.weights import Affine, Weights
 
 
-@dataclass(slots=True)
-class Cache:
-    """Keys and values of a batch of queries: per layer (Q, 2·G, T + S, D), the keys first.
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """As `weights.Layer`, ready to multiply."""
 
-    lengths: (Q,) tokens of each prompt; places length..T-1 are padding
-    prompt:  T
-    used:    places filled so far, T plus the beam tokens computed
-    """
-
-    layers: list[Tensor]
-    lengths: Tensor
-    prompt: int
-    used: int
+    qkv: Linear
+    qk_norm: Tensor | None
+    out: Linear
+    gate_up: Linear
+    down: Linear
 
 
 class Model:
-    """Prefill and decode on the device and in the type of the weights."""
+    """`Forward` in plain torch, on the device of the weights, in fp32, bf16 or (CPU) int8.
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+    level_tokens: per level the token ids of its codes (codes,)
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Weights,
+        level_tokens: Sequence[Tensor],
+        dtype: torch.dtype,
+    ) -> None:
         self.config = config
-        self._weights = weights
+        kind = torch.float32 if dtype == torch.int8 else dtype
+        self._embedding = weights.embedding.to(kind)
+        self._layers = [
+            _Layer(
+                linear_of(layer.qkv, dtype),
+                layer.qk_norm,
+                *(linear_of(affine, dtype) for affine in (layer.out, layer.gate_up, layer.down)),
+            )
+            for layer in weights.layers()
+        ]
+        self._head = linear_of(Affine(weights.head(), None), dtype)
+        self._columns = [_columns(tokens) for tokens in level_tokens]
         cos, sin = config.rope_tables()
         # (positions, 1, D/2) complex: one factor turns each pair of every head.
         self._turn = torch.complex(cos, sin)[:, None].to(self.device)
@@ -52,17 +65,11 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return self._weights.embedding.device
+        return self._embedding.device
 
     def prefill(
         self, prompts: Sequence[Sequence[int]], known: Sequence[Prefix], room: int
     ) -> tuple[Cache, Tensor]:
-        """Runs what is not `known` of prompts of different lengths, packed behind each other,
-        without padding work.
-
-        Returns the cache, with `room` places for beam tokens, and the hidden state behind each
-        prompt's last token (Q, hidden).
-        """
         lengths, starts = [len(prompt) for prompt in prompts], [prefix.tokens for prefix in known]
         run = [n - start for n, start in zip(lengths, starts, strict=True)]
         device = self.device
@@ -71,11 +78,13 @@ class Model:
             [torch.arange(at, n, device=device) for at, n in zip(starts, lengths, strict=True)]
         )
         last = torch.tensor(run, device=device).cumsum(0) - 1
-        cache = self._new_cache(lengths, room)
+        cache = Cache.empty(
+            len(self._layers), self._kv, self.config.head_dim, lengths, room, self._embedding
+        )
         turn = self._turn.index_select(0, position)
-        x = self._weights.embedding.index_select(0, torch.tensor(ids, device=device))  # (N, hidden)
+        x = self._embedding.index_select(0, torch.tensor(ids, device=device))  # (N, hidden)
         masks = [self._later(n, at) for n, at in zip(run, starts, strict=True)]
-        for i, (layer, kept) in enumerate(zip(self._weights.layers, cache.layers, strict=True)):
+        for i, (layer, kept) in enumerate(zip(self._layers, cache.layers, strict=True)):
             q, kv = self._project(layer, x, turn)
             at_end = i + 1 == len(cache.layers)
             mixed = []
@@ -92,21 +101,18 @@ class Model:
             x = self._rest(layer, x, mixed[0] if len(mixed) == 1 else torch.cat(mixed))
         return cache, x
 
-    def decode(self, cache: Cache, tokens: Tensor, behind: Tensor, sees: Tensor) -> Tensor:
-        """Runs prefixes that are one token longer than what the cache has of them.
-
-        tokens: (Q, W) the last token of each prefix; they take the places from `cache.used` on
-        behind: (Q, W) the tokens that stand between it and the prompt
-        sees:   (Q, W, places behind the prompt, these included) which of them it attends to
-        Returns hidden states (Q·W, hidden).
-        """
-        queries, width = tokens.shape
+    def decode(self, cache: Cache, step: Step) -> Tensor:
+        queries, width = len(cache.lengths), step.width
         first, used = cache.used, cache.used + width
         cache.used = used
+        grid = None if queries == 1 else step.query * width + step.slot
+        tokens, behind = (_scattered(x, grid, queries * width) for x in (step.token, step.behind))
+        sees = _scattered(step.sees, grid, queries * width).view(queries, width, -1)
         mask = self._mask(cache, sees)
-        turn = self._turn.index_select(0, (cache.lengths[:, None] + behind).flatten())
-        x = self._weights.embedding.index_select(0, tokens.flatten())  # (Q·W, hidden)
-        for layer, kept in zip(self._weights.layers, cache.layers, strict=True):
+        position = (cache.lengths[:, None] + behind.view(queries, width)).flatten()
+        turn = self._turn.index_select(0, position)
+        x = self._embedding.index_select(0, tokens)  # (Q·W, hidden)
+        for layer, kept in zip(self._layers, cache.layers, strict=True):
             q, kv = self._project(layer, x, turn)
             kept[:, :, first:used] = kv.view(queries, width, 2 * self._kv, -1).transpose(1, 2)
             # Query heads that share a KV head become rows: (Q, G, W·R, D).
@@ -117,21 +123,23 @@ class Model:
             )
             mixed = mixed.view(queries, self._kv, width, self._group, -1).transpose(1, 2)
             x = self._rest(layer, x, mixed.reshape(queries * width, -1))
-        return x
+        return x if grid is None else x.index_select(0, grid)
 
-    def logprobs(self, hidden: Tensor) -> Tensor:
-        """Log-probabilities over the vocabulary after hidden states (rows, hidden), in fp32."""
-        logits: Tensor = self._weights.head(self._norm(hidden))
-        return logits.log_softmax(dim=1, dtype=torch.float32)
+    def logprobs(self, hidden: Tensor, parts: Sequence[tuple[int, int]]) -> list[Tensor]:
+        logp = self._logits(hidden).log_softmax(dim=1, dtype=torch.float32)
+        rows = logp.split([rows for rows, _ in parts])
+        return [
+            of_part[:, self._columns[level]]
+            for of_part, (_, level) in zip(rows, parts, strict=True)
+        ]
 
-    def _new_cache(self, lengths: list[int], room: int) -> Cache:
-        longest, like = max(lengths), self._weights.embedding
-        shape = (len(lengths), 2 * self._kv, longest + room, self.config.head_dim)
-        # Zeros, because a masked place still enters a product, and 0 · NaN is NaN.
-        layers = [like.new_zeros(shape) for _ in self._weights.layers]
-        return Cache(layers, torch.tensor(lengths, device=like.device), longest, longest)
+    def likeliest(self, hidden: Tensor) -> Tensor:
+        return self._logits(hidden).argmax(dim=1)
 
-    def _project(self, layer: Layer, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self._head(self._norm(hidden))
+
+    def _project(self, layer: _Layer, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
         """Queries (n, H, D), and keys and values (n, 2·G, D), of inputs (n, hidden)."""
         heads = layer.qkv(self._norm(x)).view(len(x), -1, self.config.head_dim)
         both = heads[:, : self._heads + self._kv]
@@ -166,7 +174,7 @@ class Model:
         """What each prefix attends to, its whole prompt included: (Q, 1, W·R, places), additive."""
         queries, width, places = sees.shape
         mask = sees.new_full(
-            (queries, width, cache.prompt + places), -torch.inf, dtype=self._weights.embedding.dtype
+            (queries, width, cache.prompt + places), -torch.inf, dtype=self._embedding.dtype
         )
         if queries == 1:
             mask[:, :, : cache.prompt] = 0
@@ -176,7 +184,7 @@ class Model:
         mask[:, :, cache.prompt :].masked_fill_(sees, 0)
         return mask.repeat_interleave(self._group, 1)[:, None]
 
-    def _rest(self, layer: Layer, x: Tensor, mixed: Tensor) -> Tensor:
+    def _rest(self, layer: _Layer, x: Tensor, mixed: Tensor) -> Tensor:
         """What follows attention: its projection and the MLP, each added to what came in."""
         x = layer.out.added_to(x, mixed)
         gate, up = layer.gate_up(self._norm(x)).chunk(2, dim=1)
@@ -188,3 +196,17 @@ class Model:
             return rms_norm(x, x.shape[-1:], eps=self.config.rms_norm_eps)
         size = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         return x * torch.addcmul(self._eps, size, size, value=1 / x.shape[1]).rsqrt_()
+
+
+def _columns(tokens: Tensor) -> Tensor | slice:
+    """What picks `tokens` out of a row over the vocabulary, without a copy where they adjoin."""
+    first = int(tokens[0])
+    adjoin = torch.equal(tokens, torch.arange(first, first + len(tokens), device=tokens.device))
+    return slice(first, first + len(tokens)) if adjoin else tokens
+
+
+def _scattered(values: Tensor, grid: Tensor | None, places: int) -> Tensor:
+    """Values (n, …) at their places `grid` of (places, …), zero elsewhere; None leaves them."""
+    if grid is None:
+        return values
+    return values.new_zeros(places, *values.shape[1:]).index_copy_(0, grid, values)

@@ -2,6 +2,7 @@
 fused into one matrix."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from service.engine.torch.config import ModelConfig
-from service.engine.torch.linear import Int8, Linear, Packed, Plain
 from service.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A matrix (out, in) and perhaps a bias (out,), in fp32."""
+
+    weight: Tensor
+    bias: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,43 +32,41 @@ class Layer:
     qk_norm: (query heads + KV heads, head size) fp32, what Qwen3 scales each head by; else None
     """
 
-    qkv: Linear
+    qkv: Affine
     qk_norm: Tensor | None
-    out: Linear
-    gate_up: Linear
-    down: Linear
+    out: Affine
+    gate_up: Affine
+    down: Affine
 
 
-@dataclass(frozen=True, slots=True)
 class Weights:
-    """embedding (vocab, hidden), and the head from normalised hidden states to vocab."""
+    """The tensors of a model folder, read from every safetensors shard, each taken once.
 
-    embedding: Tensor
-    layers: tuple[Layer, ...]
-    head: Linear
+    Raises `EngineError` for a missing tensor.
+    """
 
+    def __init__(self, folder: Path, config: ModelConfig, device: torch.device) -> None:
+        self._config = config
+        self._source = _Source(folder, device)
+        # (vocab, hidden). A copy, because what was read of a file is the file itself: one that is
+        # cut off later, while this model answers, would end the process.
+        self.embedding = self._source.take("model.embed_tokens.weight").clone()
 
-def load_weights(
-    folder: Path, config: ModelConfig, device: torch.device, dtype: torch.dtype
-) -> Weights:
-    """Reads every safetensors shard of `folder`; `dtype` int8 is for matrices, all else stays in
-    fp32. Raises `EngineError` for a missing tensor."""
-    source = _Source(folder, device, dtype)
-    kind = torch.float32 if dtype == torch.int8 else dtype
-    embedding = source.take("model.embed_tokens.weight")
-    layers = tuple(_layer(source, config, i) for i in range(config.num_hidden_layers))
-    head = embedding if config.tie_word_embeddings else source.take("lm_head.weight")
-    head = head * source.take("model.norm.weight")
-    # A copy, because what was read of a file is the file itself: one that is cut off later, while
-    # this model answers, would end the process.
-    return Weights(embedding.to(kind, copy=True), layers, source.linear(head, None))
+    def layers(self) -> Iterator[Layer]:
+        for i in range(self._config.num_hidden_layers):
+            yield _layer(self._source, self._config, i)
+
+    def head(self) -> Tensor:
+        """(vocab, hidden), from normalised hidden states to logits."""
+        tied = self._config.tie_word_embeddings
+        head = self.embedding if tied else self._source.take("lm_head.weight")
+        return head * self._source.take("model.norm.weight")
 
 
 class _Source:
-    """The tensors of a model folder, in fp32 until they are a `linear`."""
+    """The tensors of a model folder by name, in fp32."""
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        self._dtype = dtype
+    def __init__(self, folder: Path, device: torch.device) -> None:
         self._tensors: dict[str, Tensor] = {}
         for shard in _shards(folder):
             self._tensors.update(load_file(shard, device=str(device)))
@@ -73,25 +79,17 @@ class _Source:
             raise EngineError(f"the weights lack {name}")
         return self._tensors.pop(name).float()
 
-    def projections(self, prefix: str, *names: str) -> tuple[Tensor, Tensor | None]:
+    def projections(self, prefix: str, *names: str) -> Affine:
         """Weights and biases of several projections as one; 0 for a bias that one lacks."""
         weights = [self.take(f"{prefix}.{name}.weight") for name in names]
         biases = [self._tensors.pop(f"{prefix}.{name}.bias", None) for name in names]
         if all(bias is None for bias in biases):
-            return torch.cat(weights), None
+            return Affine(torch.cat(weights), None)
         present = [
             weight.new_zeros(len(weight)) if bias is None else bias.float()
             for weight, bias in zip(weights, biases, strict=True)
         ]
-        return torch.cat(weights), torch.cat(present)
-
-    def linear(self, weight: Tensor, bias: Tensor | None) -> Linear:
-        if self._dtype == torch.int8:
-            return Int8(weight, bias)
-        weight = weight.to(self._dtype)
-        bias = None if bias is None else bias.to(self._dtype)
-        packs = weight.device.type == "cpu" and weight.dtype == torch.float32
-        return Packed(weight, bias) if packs else Plain(weight, bias)
+        return Affine(torch.cat(weights), torch.cat(present))
 
 
 def _layer(source: _Source, config: ModelConfig, i: int) -> Layer:
@@ -101,17 +99,16 @@ def _layer(source: _Source, config: ModelConfig, i: int) -> Layer:
     if f"{attention}.q_norm.weight" in source:
         q_norm, k_norm = (source.take(f"{attention}.{name}_norm.weight") for name in "qk")
         qk_norm = turn.norm(q_norm, k_norm)
-    qkv, qkv_bias = source.projections(attention, "q_proj", "k_proj", "v_proj")
-    qkv = turn.rows(qkv, scaled=qk_norm is None)
-    if qkv_bias is not None:
-        qkv_bias = turn.rows(qkv_bias[:, None], scaled=qk_norm is None).flatten()
-    up, up_bias = source.projections(mlp, "gate_proj", "up_proj")
+    qkv = turn.affine(
+        source.projections(attention, "q_proj", "k_proj", "v_proj"), scaled=qk_norm is None
+    )
+    up = source.projections(mlp, "gate_proj", "up_proj")
     return Layer(
-        qkv=source.linear(qkv * source.take(f"{at}.input_layernorm.weight"), qkv_bias),
+        qkv=Affine(qkv.weight * source.take(f"{at}.input_layernorm.weight"), qkv.bias),
         qk_norm=qk_norm,
-        out=source.linear(*source.projections(attention, "o_proj")),
-        gate_up=source.linear(up * source.take(f"{at}.post_attention_layernorm.weight"), up_bias),
-        down=source.linear(*source.projections(mlp, "down_proj")),
+        out=source.projections(attention, "o_proj"),
+        gate_up=Affine(up.weight * source.take(f"{at}.post_attention_layernorm.weight"), up.bias),
+        down=source.projections(mlp, "down_proj"),
     )
 
 
@@ -123,7 +120,13 @@ class _Turn:
         self._size = config.head_dim
         self._order = torch.arange(self._size).view(2, -1).T.flatten()
 
-    def rows(self, x: Tensor, *, scaled: bool) -> Tensor:
+    def affine(self, qkv: Affine, *, scaled: bool) -> Affine:
+        bias = qkv.bias
+        if bias is not None:
+            bias = self._rows(bias[:, None], scaled=scaled).flatten()
+        return Affine(self._rows(qkv.weight, scaled=scaled), bias)
+
+    def _rows(self, x: Tensor, *, scaled: bool) -> Tensor:
         """x (query, key and value rows, …) with the halves of query and key heads interleaved."""
         behind = (self._heads + self._kv) * self._size
         heads = x[:behind].view(self._heads + self._kv, self._size, -1)[:, self._order]
