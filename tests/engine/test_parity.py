@@ -15,8 +15,15 @@ from model_store.bundle import Bundle
 from model_store.store import Store, create_bundle
 from service.engine import Query, create_engine
 from service.engine.torch.engine import TorchEngine
+from service.engine.torch.model import Model
 from service.errors import EngineError
-from tests.engine.reference import assert_same, beams_of, every_score, hugging_face_beams
+from tests.engine.reference import (
+    assert_same,
+    beams_of,
+    every_score,
+    hugging_face_beams,
+    require_kernels,
+)
 from tests.tiny import (
     ARCHITECTURES,
     MAX_LENGTH,
@@ -61,6 +68,14 @@ def rebuilt(
     return Bundle.load(create_bundle(store, name=name, model=folder, items=items, prompt=TEMPLATE))
 
 
+@pytest.fixture(params=[True, False], ids=["native", "torch"])
+def native(request: pytest.FixtureRequest) -> bool:
+    """In our own kernels, and in torch's."""
+    if request.param:
+        require_kernels()
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("parity")
@@ -78,38 +93,38 @@ def qwen2(folder: Path) -> Bundle:
 
 
 class TestSearch:
-    def test_same_beams_as_generate(self, bundle: Bundle) -> None:
+    def test_same_beams_as_generate(self, bundle: Bundle, native: bool) -> None:
         model = reference_model(bundle)
         prompts = random_prompts(bundle, SPREAD * 3)
-        with TorchEngine(bundle, device="cpu") as engine:
+        with TorchEngine(bundle, device="cpu", native=native) as engine:
             found = engine.search_batch([Query(prompt, BEAMS) for prompt in prompts])
         for prompt, beams in zip(prompts, found, strict=True):
             assert len(beams) == BEAMS
             assert_same(beams_of(beams), hugging_face_beams(model, bundle, prompt, BEAMS))
 
     @pytest.mark.parametrize("length", [1, 2, MAX_LENGTH - 4])
-    def test_shortest_and_longest_prompt(self, qwen2: Bundle, length: int) -> None:
+    def test_shortest_and_longest_prompt(self, qwen2: Bundle, length: int, native: bool) -> None:
         model = reference_model(qwen2)
         assert qwen2.max_prompt_tokens == MAX_LENGTH - 4
         [prompt] = random_prompts(qwen2, [length])
-        with TorchEngine(qwen2, device="cpu") as engine:
+        with TorchEngine(qwen2, device="cpu", native=native) as engine:
             [beams] = engine.search_batch([Query(prompt, BEAMS)])
         assert_same(beams_of(beams), hugging_face_beams(model, qwen2, prompt, BEAMS))
 
     @pytest.mark.parametrize("width", [2, 7, 50])
-    def test_other_widths(self, qwen2: Bundle, width: int) -> None:
+    def test_other_widths(self, qwen2: Bundle, width: int, native: bool) -> None:
         model = reference_model(qwen2)
         [prompt] = random_prompts(qwen2, [12], seed=width)
-        with TorchEngine(qwen2, device="cpu") as engine:
+        with TorchEngine(qwen2, device="cpu", native=native) as engine:
             [beams] = engine.search_batch([Query(prompt, width)])
         assert_same(beams_of(beams), hugging_face_beams(model, qwen2, prompt, width))
 
-    def test_more_beams_than_sids(self, folder: Path) -> None:
+    def test_more_beams_than_sids(self, folder: Path, native: bool) -> None:
         items = random_items(9, (3, 3), seed=1, extra_share=0.4)
         bundle = make_bundle(folder, items, name="few")
         model = reference_model(bundle)
         [prompt] = random_prompts(bundle, [10])
-        with TorchEngine(bundle, device="cpu") as engine:
+        with TorchEngine(bundle, device="cpu", native=native) as engine:
             [beams] = engine.search_batch([Query(prompt, BEAMS)])
         expected = hugging_face_beams(model, bundle, prompt, BEAMS)
         assert_same(beams_of(beams), expected)
@@ -131,10 +146,14 @@ class TestReference:
 class TestModels:
     """What else a Llama-family model may look like."""
 
+    @pytest.fixture(autouse=True)
+    def _kernels(self, native: bool) -> None:
+        self.native = native
+
     def check(self, bundle: Bundle) -> None:
         model = reference_model(bundle)
         prompts = random_prompts(bundle, (4, 90), seed=9)
-        with TorchEngine(bundle, device="cpu") as engine:
+        with TorchEngine(bundle, device="cpu", native=self.native) as engine:
             found = engine.search_batch([Query(prompt, BEAMS) for prompt in prompts])
         for prompt, beams in zip(prompts, found, strict=True):
             assert_same(beams_of(beams), hugging_face_beams(model, bundle, prompt, BEAMS))
@@ -166,9 +185,9 @@ class TestModels:
     def test_rope_scaling(self, bundle: Bundle, tmp_path: Path, scaling: dict[str, Any]) -> None:
         model = self.variant(tmp_path / "m", bundle, rope_parameters=scaling)
         scaled = rebuilt(bundle, model)
-        with TorchEngine(bundle, device="cpu") as plain, TorchEngine(scaled, device="cpu") as other:
-            assert plain._model.config.rope["rope_type"] == "default"
-            assert other._model.config.rope["rope_type"] == scaling["rope_type"]
+        with TorchEngine(scaled, device="cpu", native=False) as engine:
+            assert isinstance(engine._model, Model)
+            assert engine._model.config.rope["rope_type"] == scaling["rope_type"]
         self.check(scaled)
 
     def test_rope_settings_as_older_libraries_wrote_them(
@@ -276,8 +295,9 @@ class TestRefuses:
             ({"dtype": "float64"}, "dtype 'float64' is none of float32, bfloat16, int8"),
             ({"device": "meta", "dtype": "int8"}, "dtype 'int8' runs on a CPU only"),
             ({"device": "abacus"}, "device 'abacus'"),
+            ({"dtype": "int8", "native": True}, "native kernels are for a CPU in float32"),
         ],
     )
-    def test_type_and_device(self, qwen2: Bundle, options: dict[str, str], message: str) -> None:
+    def test_type_and_device(self, qwen2: Bundle, options: dict[str, Any], message: str) -> None:
         with pytest.raises(EngineError, match=message):
             create_engine("torch", qwen2, **options)

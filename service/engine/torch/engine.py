@@ -163,15 +163,16 @@ def _model(
     native: bool | None,
 ) -> Forward:
     """The pass in our own kernels where they run and are not declined, else in torch's."""
-    fits = weights.embedding.device.type == "cpu" and dtype == torch.float32
-    if native is not False and fits and kernels() is not None:
+    if native is False:
+        return Model(config, weights, level_tokens, dtype)
+    if weights.embedding.device.type != "cpu" or dtype != torch.float32:
+        problem = "native kernels are for a CPU in float32"
+    elif kernels() is None:
+        problem = "the native kernels were not built for this machine: install with a C++ compiler"
+    else:
         return NativeModel(config, weights, level_tokens)
     if native:
-        raise EngineError(
-            "native kernels are for a CPU in float32"
-            if not fits
-            else "the native kernels were not built for this processor; reinstall with a C++ compiler"
-        )
+        raise EngineError(problem)
     return Model(config, weights, level_tokens, dtype)
 
 

@@ -45,15 +45,16 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Prefixes, n of them, each one token longer than what the cache has of it.
+    """Prefixes, n of them, each one token longer than what the cache has of it. Those of a lone
+    query stand in the order of their slots.
 
     token:  (n,) its last token
     query:  (n,) whose it is
     slot:   (n,) its place among those of its query in this step
     width:  slots that each query gets, the most that one needs
     behind: (n,) tokens that stand between its last one and the prompt
-    sees:   (n, places) which of the beam tokens it attends to; those of this step are the last
-            `width` places
+    sees:   (n, places) which beam tokens it attends to, of those there are; those of this step
+            have the last `width` places
     """
 
     token: Tensor

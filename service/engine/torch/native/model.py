@@ -72,9 +72,7 @@ class NativeModel:
                 for layer, kept in zip(cache.layers, prefix.kept, strict=True):
                     layer[j, :, : prefix.tokens] = kept[:, : prefix.tokens]
         ids = [t for prompt, at in zip(prompts, starts, strict=True) for t in prompt[at:]]
-        position = torch.cat(
-            [torch.arange(at, n) for at, n in zip(starts, lengths, strict=True)]
-        )
+        position = torch.cat([torch.arange(at, n) for at, n in zip(starts, lengths, strict=True)])
         run = torch.tensor([n - at for n, at in zip(lengths, starts, strict=True)])
         begin = pad(run.cumsum(0), (1, 0))
         last = begin[1:] - 1
@@ -181,7 +179,8 @@ def _interleaved(affine: Affine, lanes: int) -> Affine:
         both = x.unflatten(0, (2, -1))  # (2, inner, …)
         fill = both.new_zeros(2, -both.shape[1] % lanes, *both.shape[2:])
         both = torch.cat([both, fill], dim=1).unflatten(1, (-1, lanes))
-        return both.transpose(0, 1).flatten(0, 2)
+        turned: Tensor = both.transpose(0, 1).flatten(0, 2)
+        return turned
 
     return Affine(mixed(affine.weight), None if affine.bias is None else mixed(affine.bias))
 
@@ -189,7 +188,8 @@ def _interleaved(affine: Affine, lanes: int) -> Affine:
 def _panels(weight: Tensor, panel: int) -> Tensor:
     """(out, in) as (panels, in, panel): a product reads it from front to back."""
     filled = pad(weight, (0, 0, 0, -len(weight) % panel))
-    return filled.unflatten(0, (-1, panel)).transpose(1, 2).contiguous()
+    panels: Tensor = filled.unflatten(0, (-1, panel)).transpose(1, 2).contiguous()
+    return panels
 
 
 def _addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
