@@ -54,7 +54,8 @@ class NativeModel:
         self._head = _panels(head, self._panel)
         self._codes = [_panels(head[tokens], self._panel) for tokens in level_tokens]
         self._code_counts = [len(tokens) for tokens in level_tokens]
-        self._embedding = pad(weights.embedding, (0, -config.hidden_size % self._panel))
+        fill = -config.hidden_size % self._panel
+        self._embedding = pad(weights.embedding, (0, fill)) if fill else weights.embedding
 
     @property
     def device(self) -> torch.device:
