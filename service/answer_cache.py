@@ -15,6 +15,8 @@ from pydantic_core import to_json
 from redis.asyncio import Redis, RedisCluster
 from structlog.typing import FilteringBoundLogger
 
+from service.spans import redis_span
+
 T = TypeVar("T")
 
 _PAUSE_S = 1.0
@@ -53,7 +55,8 @@ class AnswerCache(Generic[T]):
         if monotonic() < self._resumes:
             return None
         try:
-            text = await self._client.get(key)
+            with redis_span():
+                text = await self._client.get(key)
             return None if text is None else self._kind.validate_json(text)
         except (redis.exceptions.RedisError, OSError, ValueError) as error:
             self._pause(error)
@@ -64,7 +67,8 @@ class AnswerCache(Generic[T]):
         if monotonic() < self._resumes:
             return
         try:
-            await self._client.set(key, self._kind.dump_json(answer), px=self._ttl_ms)
+            with redis_span():
+                await self._client.set(key, self._kind.dump_json(answer), px=self._ttl_ms)
         except (redis.exceptions.RedisError, OSError) as error:
             self._pause(error)
 

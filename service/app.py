@@ -44,6 +44,7 @@ from service.origin import origin_of
 from service.popularity import Popularity
 from service.redis_server import EmbeddedRedis
 from service.settings import Settings
+from service.tracing import Tracing
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -57,16 +58,18 @@ class State(TypedDict):
 def create_app(settings: Settings) -> FastAPI:
     """An application that loads nothing before its lifespan starts.
 
-    The lifespan raises `KeysInvalid`, `BundleError` and `SidrecError` (of these `EngineError`,
-    `DoesNotFit`, `NotFound`, `StoreUnavailable`, `RedisStartFailed`), and frees what it had started
-    by then.
+    Raises `TracingUnavailable`. The lifespan raises `KeysInvalid`, `BundleError` and `SidrecError`
+    (of these `EngineError`, `DoesNotFit`, `NotFound`, `StoreUnavailable`, `RedisStartFailed`), and
+    frees what it had started by then.
     """
     admission = Admission(settings.max_in_flight)
     metrics = Metrics(lambda: admission.in_flight)
+    tracing = Tracing(settings.otlp_endpoint)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(tracing.exported())
             keyring = await _keyring(settings, metrics, stack)
             client = await _connect(settings, stack)
             history = _history(client, settings)
@@ -95,10 +98,11 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=tracing.of_fastapi,
         # Outermost first.
         middleware=[
             Middleware(SecurityHeaders),
-            Middleware(RequestScope, metrics=metrics),
+            Middleware(RequestScope, metrics=metrics, tracing=tracing),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         ],
     )

@@ -99,20 +99,20 @@ class Recommender:
         deadline = Deadline(self._deadline_ms if ask.deadline_ms is None else ask.deadline_ms)
         which = ask.exclude_seen or self._policy.exclude_seen
         run, now = Run(), self._now()
-        past = await Past.read(
-            self._history,
-            ask.user_id,
-            ask.history,
-            needed=which != "nothing" or "{profile}" in self._template.text,
-            deadline=deadline,
-        )
-        run.done("history")
+        with run.stage("history"):
+            past = await Past.read(
+                self._history,
+                ask.user_id,
+                ask.history,
+                needed=which != "nothing" or "{profile}" in self._template.text,
+                deadline=deadline,
+            )
         if self._cache is None or past.error is not None:
             return await self._answer(ask, scene, which, past, now, deadline, run)
         unnamed = replace(ask, user_id=None, history=None, deadline_ms=None)
         key = self._cache.key(now.version, unnamed, past)
-        kept = await self._cache.get(key)
-        run.done("cache")
+        with run.stage("cache"):
+            kept = await self._cache.get(key)
         if kept is not None:
             return replace(kept, stored=past.stored, timing_ms=run.timing_ms(), cached=True)
         answer = await self._answer(ask, scene, which, past, now, deadline, run)
@@ -128,20 +128,20 @@ class Recommender:
         there is nothing to fall back to.
         """
         run, now = Run(), self._now()
-        allowed = await now.eligible(ask.filter)
-        eligible = self._eligible(ask, "nothing", allowed, Past(None), now.catalogue, run)
-        run.done("eligibility")
+        with run.stage("eligibility"):
+            allowed = await now.eligible(ask.filter)
+            eligible = self._eligible(ask, "nothing", allowed, Past(None), now.catalogue, run)
         beams: list[Beam] = []
-        if run.eligible:
-            query = Query(
-                tokens, self._width(ask), eligible, trie=now.searched, explain=ask.explain
-            )
-            beams = await self._engine.search(query)
-        run.done("search")
-        picks = Picks(ask.k, eligible)
-        picks.scored("model", best_items(beams, ask.k, eligible))
-        shown = self._shown(picks, beams, ask, eligible, now)
-        run.done("items")
+        with run.stage("search"):
+            if run.eligible:
+                query = Query(
+                    tokens, self._width(ask), eligible, trie=now.searched, explain=ask.explain
+                )
+                beams = await self._engine.search(query)
+        with run.stage("items"):
+            picks = Picks(ask.k, eligible)
+            picks.scored("model", best_items(beams, ask.k, eligible))
+            shown = self._shown(picks, beams, ask, eligible, now)
         return Answer(
             picks=shown,
             source="model",
@@ -164,9 +164,9 @@ class Recommender:
         deadline: Deadline,
         run: Run,
     ) -> Answer:
-        allowed = await now.eligible(ask.filter)
-        eligible = self._eligible(ask, which, allowed, past, now.catalogue, run)
-        run.done("eligibility")
+        with run.stage("eligibility"):
+            allowed = await now.eligible(ask.filter)
+            eligible = self._eligible(ask, which, allowed, past, now.catalogue, run)
         picks, beams = Picks(ask.k, eligible), list[Beam]()
         reason: Reason | None = reason_of(past.error) if past.lost else None
         try:
@@ -179,11 +179,11 @@ class Recommender:
                 reason = reason_of(error)
             if isinstance(error, EngineError):
                 _log.warning("fallback", reason=reason, error=str(error))
-        for source, rows in popular_rows(now.catalogue, self._popularity, scene):
-            if not picks.full:
-                picks.ranked(source, rows)
-        shown = self._shown(picks, beams, ask, eligible, now)
-        run.done("items")
+        with run.stage("items"):
+            for source, rows in popular_rows(now.catalogue, self._popularity, scene):
+                if not picks.full:
+                    picks.ranked(source, rows)
+            shown = self._shown(picks, beams, ask, eligible, now)
         return Answer(
             picks=shown,
             source=picks.source,
@@ -234,8 +234,8 @@ class Recommender:
             raise NothingEligible
         if not self._pace.fits(deadline):
             raise DeadlinePassed("a search takes longer at present than is left")
-        tokens, run.used = self._prompt.build_from(codes, profile, scene)
-        run.done("prompt")
+        with run.stage("prompt"):
+            tokens, run.used = self._prompt.build_from(codes, profile, scene)
         query = Query(
             tokens,
             self._width(ask),
@@ -245,11 +245,8 @@ class Recommender:
             explain=ask.explain,
             deadline=deadline.at,
         )
-        try:
-            with self._pace.measured():
-                beams = await deadline.wait(self._engine.search(query))
-        finally:
-            run.done("search")
+        with run.stage("search"), self._pace.measured():
+            beams = await deadline.wait(self._engine.search(query))
         return "model" if len(codes) else "profile", beams
 
     def _shown(

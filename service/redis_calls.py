@@ -9,6 +9,7 @@ import redis.exceptions
 from redis.asyncio import Redis, RedisCluster
 
 from service.errors import HistoryUnavailable, SidrecError
+from service.spans import redis_span
 
 Call = tuple[Sequence[str], Sequence[str]]
 """Keys, which share a slot of a Redis Cluster, and arguments."""
@@ -53,9 +54,11 @@ class Script:
 
 @contextmanager
 def unavailable(kind: type[SidrecError] = HistoryUnavailable) -> Iterator[None]:
-    """Raises an error of this kind for whatever keeps Redis from doing its part."""
+    """Around each use of Redis: a span of the request that it is for, and an error of this kind for
+    whatever keeps Redis from doing its part."""
     try:
-        yield
+        with redis_span():
+            yield
     except (
         redis.exceptions.RedisError,
         redis.exceptions.RedisClusterException,

@@ -36,7 +36,10 @@ def run(settings: Settings) -> None:
     Raises `StartFailed` where the start fails for a reason that its owner can mend.
     """
     configure_logs(settings)
-    app = _Watched(create_app(settings))
+    try:
+        app = _Watched(create_app(settings))
+    except SidrecError as error:
+        raise StartFailed(_lines(error)) from error
     server = _Server(
         uvicorn.Config(
             app,

@@ -189,6 +189,12 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least important level that is logged"
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#]+",
+        description="Where traces are sent by OTLP over HTTP, such as http://collector:4318; unset:"
+        " `OTEL_EXPORTER_OTLP_ENDPOINT`, else nowhere",
+    )
     shutdown_timeout_s: int = Field(
         30, ge=0, description="How long requests in flight may take to finish at shutdown"
     )

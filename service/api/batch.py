@@ -14,6 +14,7 @@ from service.api.recommendations import answer_one, check
 from service.api.schemas import RecommendationRequest, RequestBody
 from service.api.scopes import READ, ScopedRoute
 from service.api.state import Service, most, service_of
+from service.api.told import tell_batch
 from service.errors import InvalidInput, SidrecError
 from service.holder import InService
 
@@ -75,6 +76,8 @@ async def recommend_batch(batch: BatchRequest, request: Request) -> BatchResults
     with places, service.holder.take() as current:
         work = [_result(one, service, current, request_id) for one in batch.requests]
         results = await unless_gone(request, _together(work))
+    answers = [result.answer for result in results if result.answer is not None]
+    tell_batch(answers, len(results) - len(answers))
     return BatchResults(request_id=request_id, results=results)
 
 

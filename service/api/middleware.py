@@ -13,11 +13,10 @@ from structlog.typing import FilteringBoundLogger
 from service.api.problems import CLIENT_GONE, INTERNAL, problem
 from service.keys.key import ANONYMOUS
 from service.metrics import Metrics
+from service.tracing import QUIET, Tracing
 
 _HEADER = "X-Request-ID"
 _TOKEN = re.compile(r"[A-Za-z0-9._-]{1,128}")
-# Asked every few seconds by machines; their lines would bury the others.
-_QUIET = {"/livez", "/readyz", "/metrics"}
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -28,9 +27,10 @@ class RequestScope:
     Routes are named by template: a path can hold a user id, and log lines hold none.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,7 +51,10 @@ class RequestScope:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            with self._tracing.request() as trace_id:
+                if trace_id is not None:
+                    bind_contextvars(trace_id=trace_id)
+                await self._app(scope, receive, send_with_id)
         except Exception:
             _log.exception("internal error")
             if status:
@@ -64,7 +67,7 @@ class RequestScope:
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path_format", None) or "unmatched"
         self._metrics.request(route, scope["method"], status, seconds)
-        log = _log.debug if route in _QUIET else _log.info
+        log = _log.debug if route in QUIET else _log.info
         log(
             "request",
             method=scope["method"],

@@ -35,6 +35,7 @@ from service.errors import (
     Unidentified,
 )
 from service.redis_server import RedisStartFailed
+from service.tracing import TracingUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 CLIENT_GONE = 499  # nginx's number; HTTP has none for a client that does not wait
@@ -80,6 +81,7 @@ KINDS: dict[type[SidrecError], Kind] = {
     DeadlinePassed: Kind("deadline-passed", "There was no time for an answer", 504),
     EngineDead: Kind("engine-dead", "The engine has stopped", 503, 5),
     RedisStartFailed: Kind("redis-start-failed", "The private Redis did not start", 503),
+    TracingUnavailable: Kind("tracing-unavailable", "Traces cannot be sent", 503),
 }
 INTERNAL = Kind("internal", "Something went wrong here", 500)
 

@@ -1,7 +1,6 @@
 """`POST /v1/recommendations`"""
 
 from fastapi import APIRouter, Request
-from structlog.contextvars import bind_contextvars
 
 from service.api.answer_schemas import Recommendations
 from service.api.disconnect import unless_gone
@@ -9,9 +8,11 @@ from service.api.problems import documented
 from service.api.schemas import RecommendationRequest
 from service.api.scopes import READ, ScopedRoute
 from service.api.state import Service, service_of
+from service.api.told import tell_recommendations
 from service.errors import InvalidInput
 from service.holder import InService
 from service.settings import Settings
+from service.spans import annotate, span
 
 router = APIRouter(tags=["recommendations"], route_class=ScopedRoute)
 
@@ -27,9 +28,7 @@ async def recommend(wanted: RecommendationRequest, request: Request) -> Recommen
     request_id = request.state.request_id
     with service.admission.place(), service.holder.take() as current:
         answer = await unless_gone(request, answer_one(wanted, service, current, request_id))
-    bind_contextvars(source=answer.source, reason=answer.reason)
-    if answer.experiments:
-        bind_contextvars(arms={one.experiment: one.arm for one in answer.experiments})
+    tell_recommendations(answer)
     return answer
 
 
@@ -45,7 +44,9 @@ async def answer_one(
 ) -> Recommendations:
     """The answer to a request that was checked and admitted, under the arms of its user; counted in
     the metrics and for the experiments."""
-    treated = await service.experiments.recommend(wanted.ask(), current, service.holder)
+    with span("recommendation"):
+        treated = await service.experiments.recommend(wanted.ask(), current, service.holder)
+        annotate(source=treated.answer.source, reason=treated.answer.reason)
     service.metrics.recommendation(treated.answer)
     service.experiments.answered(treated, wanted.user_id, request_id)
     return Recommendations.of(

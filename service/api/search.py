@@ -20,6 +20,7 @@ from service.api.schemas import (
 )
 from service.api.scopes import READ, ScopedRoute
 from service.api.state import service_of
+from service.api.told import tell
 from service.eligibility.wanted import WantedFilter
 from service.settings import MAX_BEAM_WIDTH
 
@@ -93,13 +94,15 @@ async def search(wanted: SearchRequest, request: Request) -> SearchResults:
     with service.admission.place(), service.holder.take() as current:
         work = current.titles.search(wanted.query, wanted.ask())
         answer = await unless_gone(request, work)
-    return SearchResults(
+    found = SearchResults(
         request_id=request.state.request_id,
         bundle=BundleName(name=current.bundle.name, version=current.bundle.version),
         items=RecommendedItem.ranked(answer.picks),
         eligible_items=answer.eligible_items,
         timing_ms=answer.timing_ms,
     )
+    tell(found.bundle, found.timing_ms)
+    return found
 
 
 @router.get(

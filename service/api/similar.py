@@ -4,7 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field, StrictBool, StrictInt
-from structlog.contextvars import bind_contextvars
 
 from service.answer import Ask
 from service.api.answer_schemas import Recommendations
@@ -21,6 +20,7 @@ from service.api.schemas import (
 )
 from service.api.scopes import READ, ScopedRoute
 from service.api.state import service_of
+from service.api.told import tell_recommendations
 from service.eligibility.wanted import WantedFilter
 from service.settings import MAX_BEAM_WIDTH
 
@@ -71,5 +71,6 @@ async def similar(item_id: str, wanted: SimilarRequest, request: Request) -> Rec
         known(current, item_id)
         answer = await unless_gone(request, current.recommender.recommend(wanted.ask(item_id)))
     service.metrics.recommendation(answer)
-    bind_contextvars(source=answer.source, reason=answer.reason)
-    return Recommendations.of(request.state.request_id, None, current.bundle, answer)
+    said = Recommendations.of(request.state.request_id, None, current.bundle, answer)
+    tell_recommendations(said)
+    return said

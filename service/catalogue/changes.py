@@ -17,6 +17,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from service.errors import CatalogueUnavailable
 from service.redis_calls import Script, slot, text
+from service.spans import redis_span
 
 PAGE = 1000
 
@@ -118,7 +119,8 @@ def _json(record: Record) -> str:
 @contextmanager
 def _unavailable() -> Iterator[None]:
     try:
-        yield
+        with redis_span():
+            yield
     except (
         redis.exceptions.RedisError,
         redis.exceptions.RedisClusterException,
