@@ -63,6 +63,7 @@ class Answer:
                     history was wanted for that and could not be read
     timing_ms:      per stage that was reached, and `total`
     cached:         whether it was computed for an earlier request
+    history_age_s:  seconds since the newest event of the stored history, where that was read
     """
 
     picks: list[Pick]
@@ -75,3 +76,4 @@ class Answer:
     seen_items: int | None
     timing_ms: dict[str, float]
     cached: bool = False
+    history_age_s: float | None = None

@@ -39,6 +39,7 @@ from service.holder import Holder
 from service.keys.keyring import Keyring
 from service.loading import Loader
 from service.metrics import Metrics
+from service.metrics.http import HttpMetrics
 from service.models import Models
 from service.origin import origin_of
 from service.popularity import Popularity
@@ -63,14 +64,14 @@ def create_app(settings: Settings) -> FastAPI:
     frees what it had started by then.
     """
     admission = Admission(settings.max_in_flight)
-    metrics = Metrics(lambda: admission.in_flight)
+    metrics = Metrics(lambda: admission.in_flight, settings.max_in_flight)
     tracing = Tracing(settings.otlp_endpoint)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(tracing.exported())
-            keyring = await _keyring(settings, metrics, stack)
+            keyring = await _keyring(settings, metrics.http, stack)
             client = await _connect(settings, stack)
             history = _history(client, settings)
             popularity = _popularity(client, settings)
@@ -78,12 +79,14 @@ def create_app(settings: Settings) -> FastAPI:
             origin = await asyncio.to_thread(origin_of, settings)
             holder = Holder(await loader.load(await asyncio.to_thread(origin.first)))
             stack.push_async_callback(holder.close)
-            manager = Models(holder, loader, origin, metrics, settings)
+            manager = Models(holder, loader, origin, metrics.models, settings)
             await stack.enter_async_context(popularity.kept_fresh())
-            metrics.popularity(lambda: popularity.age)
-            experiments = Experiments(client, metrics, purchase_types=settings.purchase_types)
+            metrics.answers.popularity(lambda: popularity.age)
+            experiments = Experiments(
+                client, metrics.experiments, purchase_types=settings.purchase_types
+            )
             await stack.enter_async_context(experiments.followed())
-            guard = Guard(keyring, metrics)
+            guard = Guard(keyring, metrics.http)
             service = Service(
                 *(settings, holder, manager, history, popularity, metrics, admission),
                 *(guard, experiments),
@@ -102,7 +105,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Outermost first.
         middleware=[
             Middleware(SecurityHeaders),
-            Middleware(RequestScope, metrics=metrics, tracing=tracing),
+            Middleware(RequestScope, metrics=metrics.http, tracing=tracing),
             Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         ],
     )
@@ -116,7 +119,9 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _keyring(settings: Settings, metrics: Metrics, stack: AsyncExitStack) -> Keyring | None:
+async def _keyring(
+    settings: Settings, metrics: HttpMetrics, stack: AsyncExitStack
+) -> Keyring | None:
     """The keys in force, kept so until `stack` ends; None where nobody needs one."""
     if not settings.keyed:
         _log.warning("no_keys", host=settings.host, hint="whoever can connect may do everything")

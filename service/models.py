@@ -20,7 +20,7 @@ from service.errors import (
 )
 from service.holder import Holder, InService, Version
 from service.loading import Loader
-from service.metrics import Metrics
+from service.metrics.models import ModelMetrics
 from service.origin import Origin
 from service.settings import Settings
 from service.warm_up import WarmedUp, warm_up
@@ -40,7 +40,7 @@ class Models:
         holder: Holder,
         loader: Loader,
         origin: Origin,
-        metrics: Metrics,
+        metrics: ModelMetrics,
         settings: Settings,
     ) -> None:
         self.loading: str | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 import structlog
@@ -77,6 +78,13 @@ class Past:
         if self.known is None:
             return None
         return "hit" if self.known.events else "miss"
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since the newest stored event, at least 0; None where none is known."""
+        if not self.events:
+            return None
+        return max(0.0, (datetime.now(UTC) - self.events[-1].timestamp).total_seconds())
 
     def seen(self, which: Seen, purchase_types: Collection[str]) -> set[str]:
         """The ids of items not to be shown again, whether or not a prompt has room for them.

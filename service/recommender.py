@@ -114,7 +114,13 @@ class Recommender:
         with run.stage("cache"):
             kept = await self._cache.get(key)
         if kept is not None:
-            return replace(kept, stored=past.stored, timing_ms=run.timing_ms(), cached=True)
+            return replace(
+                kept,
+                stored=past.stored,
+                timing_ms=run.timing_ms(),
+                cached=True,
+                history_age_s=past.age_s,
+            )
         answer = await self._answer(ask, scene, which, past, now, deadline, run)
         # Popular items change without the state that a key knows.
         if answer.picks and all(pick.score is not None for pick in answer.picks):
@@ -194,6 +200,7 @@ class Recommender:
             eligible_items=run.eligible,
             seen_items=run.seen,
             timing_ms=run.timing_ms(),
+            history_age_s=past.age_s,
         )
 
     def _eligible(

@@ -9,7 +9,7 @@ from service.errors import Forbidden, SidrecError, TooOften, Unidentified
 from service.keys.key import Key, Scope
 from service.keys.keyring import Keyring
 from service.keys.rates import Left, Rates
-from service.metrics import Metrics
+from service.metrics.http import HttpMetrics
 
 _BEARER = "bearer "
 
@@ -17,7 +17,7 @@ _BEARER = "bearer "
 class Guard:
     """Admits whoever has the right key; everybody where there is no `keyring`."""
 
-    def __init__(self, keyring: Keyring | None, metrics: Metrics) -> None:
+    def __init__(self, keyring: Keyring | None, metrics: HttpMetrics) -> None:
         self._keyring = keyring
         self._metrics = metrics
         self._rates = Rates()

@@ -52,11 +52,12 @@ async def readyz(request: Request) -> Ready:
 
 
 @router.get("/metrics", openapi_extra=METRICS, response_class=Response)
-async def metrics(request: Request) -> Response:
+async def exposed_metrics(request: Request) -> Response:
     """The Prometheus text format."""
     service = service_of(request)
     current = service.holder.current
-    service.metrics.catalogue(current.catalogue.stats())
+    metrics = service.metrics
+    metrics.catalogue.now(current.catalogue.stats())
     engines = [model.engine.stats() for model in service.holder.loaded]
-    text = service.metrics.exposition(engines)
-    return Response(text, media_type=CONTENT_TYPE_LATEST)
+    metrics.engine.ran(engines, alive=current.engine.alive)
+    return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -7,12 +7,12 @@ from time import perf_counter
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, clear_contextvars
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 from structlog.typing import FilteringBoundLogger
 
 from service.api.problems import CLIENT_GONE, INTERNAL, problem
 from service.keys.key import ANONYMOUS
-from service.metrics import Metrics
+from service.metrics.http import HttpMetrics
 from service.tracing import QUIET, Tracing
 
 _HEADER = "X-Request-ID"
@@ -27,7 +27,7 @@ class RequestScope:
     Routes are named by template: a path can hold a user id, and log lines hold none.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics, tracing: Tracing) -> None:
         self._app = app
         self._metrics = metrics
         self._tracing = tracing
@@ -66,7 +66,8 @@ class RequestScope:
 
     def _finish(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path_format", None) or "unmatched"
-        self._metrics.request(route, scope["method"], status, seconds)
+        said = get_contextvars().get("problem")
+        self._metrics.request(route, scope["method"], status, seconds, said)
         log = _log.debug if route in QUIET else _log.info
         log(
             "request",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from structlog.contextvars import bind_contextvars
 
 from service.errors import (
     CatalogueUnavailable,
@@ -112,7 +113,9 @@ def problem(
     errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The response for a kind of error."""
+    """The response for a kind of error, which log and metrics are told of."""
+    if kind.name:
+        bind_contextvars(problem=kind.name)
     more = {} if kind.retry_after is None else {"Retry-After": str(kind.retry_after)}
     content = _problem(request_id, kind, detail, errors)
     return Response(

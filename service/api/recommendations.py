@@ -47,7 +47,7 @@ async def answer_one(
     with span("recommendation"):
         treated = await service.experiments.recommend(wanted.ask(), current, service.holder)
         annotate(source=treated.answer.source, reason=treated.answer.reason)
-    service.metrics.recommendation(treated.answer)
+    service.metrics.answers.answered(treated.answer)
     service.experiments.answered(treated, wanted.user_id, request_id)
     return Recommendations.of(
         request_id, wanted.user_id, treated.bundle, treated.answer, treated.arms

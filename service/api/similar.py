@@ -70,7 +70,7 @@ async def similar(item_id: str, wanted: SimilarRequest, request: Request) -> Rec
     with service.admission.place(), service.holder.take() as current:
         known(current, item_id)
         answer = await unless_gone(request, current.recommender.recommend(wanted.ask(item_id)))
-    service.metrics.recommendation(answer)
+    service.metrics.answers.answered(answer)
     said = Recommendations.of(request.state.request_id, None, current.bundle, answer)
     tell_recommendations(said)
     return said

@@ -40,7 +40,9 @@ async def append_events(batch: EventBatch, request: Request) -> EventsAccepted:
     service.popularity.count((events[i], batch.events[i].scene) for i in new)
     # All of them: those that came before may have been lost behind an answer that was not 200.
     service.experiments.heard(event.heard() for event in batch.events)
-    return EventsAccepted(accepted=len(new), duplicates=len(batch.events) - len(new))
+    duplicates = len(batch.events) - len(new)
+    service.metrics.answers.events(len(new), duplicates)
+    return EventsAccepted(accepted=len(new), duplicates=duplicates)
 
 
 @router.get("/v1/users/{user_id:id}/history", openapi_extra=READ, responses=documented(422, 503))

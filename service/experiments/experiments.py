@@ -24,7 +24,7 @@ from service.experiments.store import DefinitionStore
 from service.experiments.trail import Heard, Shown, Trails
 from service.experiments.treatment import Models, Treated, recommend_under
 from service.holder import InService
-from service.metrics import Metrics
+from service.metrics.experiments import ExperimentMetrics
 
 MOST = 100
 """Experiments that are kept: each is looked at in every request, and has labels in the metrics."""
@@ -48,16 +48,16 @@ class Experiments:
     def __init__(
         self,
         client: Redis | RedisCluster,
-        metrics: Metrics,
+        metrics: ExperimentMetrics,
         *,
         purchase_types: Iterable[str],
         exact_users: int = EXACT_USERS,
     ) -> None:
         self._metrics = metrics
-        metrics.experiments(lambda: self._recorder.waiting)
+        metrics.waiting(lambda: self._recorder.waiting)
         self._exact_users = exact_users
         self._store = DefinitionStore(client)
-        self._running = Running(self._store, metrics.experiment_gone)
+        self._running = Running(self._store, metrics.gone)
         self._counters = ArmCounters(client, exact_users=exact_users)
         self._trails = Trails(client)
         self._recorder = Recorder(
@@ -65,7 +65,7 @@ class Experiments:
             self._trails,
             self._running,
             purchase_types=purchase_types,
-            lost=metrics.experiment_lost,
+            lost=metrics.lost,
         )
 
     @asynccontextmanager
@@ -86,7 +86,7 @@ class Experiments:
     async def recommend(self, ask: Ask, active: InService, models: Models) -> Treated:
         """The answer to a request, under the arms that its user and scene belong to."""
         members = self._running.of(ask.user_id, ask.scene)
-        return await recommend_under(members, ask, active, models, self._metrics.experiment_skipped)
+        return await recommend_under(members, ask, active, models, self._metrics.skipped)
 
     def answered(self, treated: Treated, user_id: str | None, request_id: str) -> None:
         """Takes note that an answer leaves; returns at once."""
@@ -101,7 +101,7 @@ class Experiments:
             Exposure(user_id, shown, answer.timing_ms["total"], fallback, not answer.picks)
         )
         for member in members:
-            self._metrics.experiment_exposed(member.experiment.name, member.arm.name)
+            self._metrics.exposed(member.experiment.name, member.arm.name)
 
     def heard(self, events: Iterable[Heard]) -> None:
         """Takes note of what users did; returns at once. Repetitions change nothing."""

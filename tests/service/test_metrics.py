@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import structlog
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from service.logs import configure_logs
+from service.metrics.buckets import SCORES
 from service.settings import Settings
 from tests.service.conftest import MakeClient
 from tests.service.test_api import HISTORY, event, recommend
@@ -74,6 +76,53 @@ def test_requests_are_counted_by_template(client: TestClient) -> None:
     assert requests("/v1/events", "PUT", "405") == 1
     latency = {"route": "/v1/items/{item_id}", "method": "GET"}
     assert value(samples, "http_request_seconds_count", **latency) == 3
+
+
+def test_answers_are_described(client: TestClient) -> None:
+    now = datetime.now(UTC)
+    old = (now - timedelta(hours=2)).isoformat()
+    client.post("/v1/events", json=[event(1, timestamp=old), event(2, timestamp=old)])
+    client.post("/v1/events", json=[event(1, timestamp=old)])
+    answer = recommend(client, user_id="ann")
+    recommend(client, history=HISTORY, filter={"price": {"lt": -1}})
+    samples = scrape(client)
+    assert value(samples, "events_total", result="accepted") == 2
+    assert value(samples, "events_total", result="duplicate") == 1
+    assert value(samples, "history_age_seconds_count") == 1
+    assert 7200 <= value(samples, "history_age_seconds_sum") < 7300
+    assert value(samples, "history_items_used_sum") == 2
+    assert value(samples, "first_item_score_count") == 1
+    score = answer["items"][0]["score"]
+    for bound in SCORES:
+        under = value(samples, "first_item_score_bucket", le=str(float(bound)))
+        assert under == (score <= bound)
+    assert value(samples, "empty_answers_total") == 1
+
+
+def test_saturation_and_life(make_client: MakeClient) -> None:
+    client = make_client(max_in_flight=3)
+    samples = scrape(client)
+    assert value(samples, "recommendations_in_flight_limit") == 3
+    assert value(samples, "engine_alive") == 1
+    client.app_state["service"].holder.current.engine.close()
+    assert value(scrape(client), "engine_alive") == 0
+
+
+def test_problems_are_counted_by_kind(make_client: MakeClient) -> None:
+    client = make_client(max_in_flight=1)
+    recommend_twice = {"requests": [{"history": HISTORY}, {"history": HISTORY}]}
+    client.post("/v1/recommendations", json={"k": 0})
+    client.post("/v1/recommendations/batch", json=recommend_twice)
+    client.get("/v1/items/gone")
+    client.get("/nowhere")
+    recommend(client)
+    samples = scrape(client)
+    assert value(samples, "problems_total", kind="invalid-input") == 2
+    assert value(samples, "problems_total", kind="not-found") == 1
+    with client.app_state["service"].admission.place():
+        client.post("/v1/recommendations", json={})
+    assert value(scrape(client), "problems_total", kind="overloaded") == 1
+    assert sum(v for (name, _), v in scrape(client).items() if name == "sidrec_problems_total") == 4
 
 
 def test_two_applications_do_not_mix(make_client: MakeClient) -> None:

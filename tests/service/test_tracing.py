@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from tests.service.test_app_process import Process
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
-Traced = Callable[..., list[ReadableSpan]]
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def exported(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 
 
 @pytest.fixture
-def traced(make_client: MakeClient, exported: InMemorySpanExporter) -> Iterator[TestClient]:
+def traced(make_client: MakeClient, exported: InMemorySpanExporter) -> TestClient:
     return make_client(otlp_endpoint="http://127.0.0.1:9", cache_ttl_ms=0)
 
 
