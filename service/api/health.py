@@ -52,12 +52,12 @@ async def readyz(request: Request) -> Ready:
 
 
 @router.get("/metrics", openapi_extra=METRICS, response_class=Response)
-async def exposed_metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """The Prometheus text format."""
     service = service_of(request)
     current = service.holder.current
-    metrics = service.metrics
-    metrics.catalogue.now(current.catalogue.stats())
+    told = service.metrics
+    told.catalogue.now(current.catalogue.stats())
     engines = [model.engine.stats() for model in service.holder.loaded]
-    metrics.engine.ran(engines, alive=current.engine.alive)
-    return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    told.engine.ran(engines, alive=current.engine.alive)
+    return Response(told.exposition(), media_type=CONTENT_TYPE_LATEST)
