@@ -2,11 +2,14 @@
 
 from collections import Counter as Counted
 from collections.abc import Callable
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.answer import Answer
 from service.metrics.buckets import AGES, HISTORY_ITEMS, SCORES, SECONDS
+from service.past import Stored
+from service.sources import Reason, Source
 
 
 class AnswerMetrics:
@@ -73,6 +76,16 @@ class AnswerMetrics:
             "Time since the popular items were read from Redis",
             registry=registry,
         )
+
+        # A counter that is not there yet cannot be seen to stand still.
+        for counter, values in (
+            (self._recommendations, get_args(Source)),
+            (self._fallbacks, get_args(Reason)),
+            (self._histories, get_args(Stored)),
+            (self._events, ("accepted", "duplicate")),
+        ):
+            for value in values:
+                counter.labels(value)
 
     def answered(self, answer: Answer) -> None:
         """A recommendation was made."""

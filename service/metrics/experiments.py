@@ -32,6 +32,8 @@ class ExperimentMetrics:
             "Answers and events that wait to be counted in Redis",
             registry=registry,
         )
+        for what in ("answers", "events"):
+            self._lost.labels(what)
 
     def waiting(self, waiting: Callable[[], int]) -> None:
         """`waiting` is asked at each scrape for what is not counted in Redis yet."""

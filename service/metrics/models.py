@@ -40,6 +40,11 @@ class ModelMetrics:
             registry=registry,
         )
 
+        for action in ("activate", "rollback"):
+            self._swaps.labels(action)
+        for outcome in ("loaded", "failed"):
+            self._loads.labels(outcome)
+
     def bundles(
         self, loaded: Iterable[tuple[str, int]], active: tuple[str, int], engine: str
     ) -> None:
