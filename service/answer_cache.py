@@ -1,10 +1,13 @@
 """Answers of a short while ago, in Redis, for those who ask the same in the same state.
 
 A key is a digest of everything that an answer follows from, so nothing has to be invalidated: what
-changes is asked under another key, and old entries expire. Redis in trouble is a miss.
+changes is asked under another key, and old entries expire. Redis in trouble is a miss. An answer
+that follows from what is stored of a user is kept beside that, under the user's hash tag, and
+listed, so that it is forgotten with the user.
 """
 
 import hashlib
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +18,8 @@ from pydantic_core import to_json
 from redis.asyncio import Redis, RedisCluster
 from structlog.typing import FilteringBoundLogger
 
+from service import history
+from service.redis_calls import Script, slot, unavailable
 from service.spans import redis_span
 
 T = TypeVar("T")
@@ -23,6 +28,14 @@ _PAUSE_S = 1.0
 """How long Redis is left alone after it failed: a miss must not cost a timeout every time."""
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerKey:
+    """The name of an answer; `user_id` where it follows from what is stored of a user."""
+
+    name: str
+    user_id: str | None = None
 
 
 class AnswerCache(Generic[T]):
@@ -42,36 +55,64 @@ class AnswerCache(Generic[T]):
         self._ttl_ms = ttl_ms
         self._state = to_json(state)
         self._resumes = 0.0
+        self._put = Script("answer_put.lua")
 
-    def key(self, *parts: Any) -> str:
+    def key(self, *parts: Any, user_id: str | None = None) -> AnswerKey:
         """The name of an answer that follows from `parts`: whatever has a JSON form. The order of
-        their fields counts, for a prompt may follow it."""
+        their fields counts, for a prompt may follow it. `user_id` says whose stored history or
+        profile is among them."""
         digest = hashlib.blake2b(self._state, digest_size=20)
         digest.update(to_json(parts))
-        return f"sidrec:answer:{digest.hexdigest()}"
+        of_user = "" if user_id is None else f"{slot(user_id)}:"
+        return AnswerKey(f"sidrec:answer:{of_user}{digest.hexdigest()}", user_id)
 
-    async def get(self, key: str) -> T | None:
+    async def get(self, key: AnswerKey) -> T | None:
         """What was put under this key in the last `ttl_ms`; None for a miss."""
         if monotonic() < self._resumes:
             return None
         try:
             with redis_span():
-                text = await self._client.get(key)
+                text = await self._client.get(key.name)
             return None if text is None else self._kind.validate_json(text)
         except (redis.exceptions.RedisError, OSError, ValueError) as error:
             self._pause(error)
             return None
 
-    async def put(self, key: str, answer: T) -> None:
+    async def put(self, key: AnswerKey, answer: T) -> None:
         """Keeps an answer, or does not: whoever asks again computes it again."""
         if monotonic() < self._resumes:
             return
+        content = self._kind.dump_json(answer)
         try:
-            with redis_span():
-                await self._client.set(key, self._kind.dump_json(answer), px=self._ttl_ms)
+            if key.user_id is None:
+                with redis_span():
+                    await self._client.set(key.name, content, px=self._ttl_ms)
+            else:
+                names = [key.name, _list(key.user_id), *history.keys(key.user_id)]
+                call = names, [content.decode(), str(self._ttl_ms)]
+                await self._put.run(self._client, [call])
         except (redis.exceptions.RedisError, OSError) as error:
             self._pause(error)
 
     def _pause(self, error: Exception) -> None:
         self._resumes = monotonic() + _PAUSE_S
         _log.warning("answer cache", error=str(error) or type(error).__name__)
+
+
+class KeptAnswers:
+    """The answers that follow from what is stored of a user, whoever keeps them."""
+
+    def __init__(self, client: Redis | RedisCluster) -> None:
+        self._client = client
+
+    async def forget(self, user_id: str) -> bool:
+        """Removes those of a user; whether there were any. Call it when what they follow from is
+        gone, so that none can come after. Raises HistoryUnavailable."""
+        listed = _list(user_id)
+        with unavailable():
+            answers = await self._client.zrange(listed, 0, -1)
+            return bool(await self._client.unlink(listed, *answers))
+
+
+def _list(user_id: str) -> str:
+    return f"sidrec:answer:{slot(user_id)}"

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from starlette.middleware import Middleware
 from structlog.typing import FilteringBoundLogger
 
+from service.answer_cache import KeptAnswers
 from service.api import (
     batch,
     docs,
@@ -43,6 +44,7 @@ from service.metrics.http import HttpMetrics
 from service.models import Models
 from service.origin import origin_of
 from service.popularity import Popularity
+from service.pseudonyms import Pseudonyms
 from service.redis_server import EmbeddedRedis
 from service.settings import Settings
 from service.tracing import Tracing
@@ -86,10 +88,12 @@ def create_app(settings: Settings) -> FastAPI:
                 client, metrics.experiments, purchase_types=settings.purchase_types
             )
             await stack.enter_async_context(experiments.followed())
-            guard = Guard(keyring, metrics.http)
             service = Service(
                 *(settings, holder, manager, history, popularity, metrics, admission),
-                *(guard, experiments),
+                *(Guard(keyring, metrics.http), experiments),
+                # In this order: an answer is not kept once what it follows from is gone.
+                keepers=(history, KeptAnswers(client), experiments),
+                pseudonyms=_pseudonyms(settings),
             )
             yield {"service": service}
 
@@ -159,3 +163,8 @@ def _popularity(client: Redis, settings: Settings) -> Popularity:
         weights=settings.popular_weights,
         refresh=timedelta(milliseconds=settings.popular_refresh_ms),
     )
+
+
+def _pseudonyms(settings: Settings) -> Pseudonyms:
+    key = settings.log_user_key
+    return Pseudonyms(key.get_secret_value() if key else None, clear=settings.log_user_ids)

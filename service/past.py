@@ -52,6 +52,11 @@ class Past:
             return cls(given, error=error)
 
     @property
+    def remembered(self) -> bool:
+        """Whether anything is stored that an answer may follow from."""
+        return bool(self.events or self.profile)
+
+    @property
     def events(self) -> Sequence[Event]:
         return () if self.known is None else self.known.events
 

@@ -110,7 +110,8 @@ class Recommender:
         if self._cache is None or past.error is not None:
             return await self._answer(ask, scene, which, past, now, deadline, run)
         unnamed = replace(ask, user_id=None, history=None, deadline_ms=None)
-        key = self._cache.key(now.version, unnamed, past)
+        whose = ask.user_id if past.remembered else None
+        key = self._cache.key(now.version, unnamed, past, user_id=whose)
         with run.stage("cache"):
             kept = await self._cache.get(key)
         if kept is not None:

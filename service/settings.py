@@ -195,6 +195,12 @@ class Settings(BaseSettings):
         description="Where traces are sent by OTLP over HTTP, such as http://collector:4318; unset:"
         " `OTEL_EXPORTER_OTLP_ENDPOINT`, else nowhere",
     )
+    log_user_ids: bool = Field(
+        False, description="Write user ids into log lines as they are, not as a keyed hash"
+    )
+    log_user_key: SecretStr | None = Field(
+        None, description="Key of that hash; unset takes a random one at each start"
+    )
     shutdown_timeout_s: int = Field(
         30, ge=0, description="How long requests in flight may take to finish at shutdown"
     )

@@ -7,7 +7,7 @@ from service.api.disconnect import unless_gone
 from service.api.problems import documented
 from service.api.schemas import RecommendationRequest
 from service.api.scopes import READ, ScopedRoute
-from service.api.state import Service, service_of
+from service.api.state import Service, service_about, service_of
 from service.api.told import tell_recommendations
 from service.errors import InvalidInput
 from service.holder import InService
@@ -23,7 +23,8 @@ async def recommend(wanted: RecommendationRequest, request: Request) -> Recommen
 
     Where the model cannot be asked, the answer is popular items, and `reason` says why.
     """
-    service = service_of(request)
+    user_id = wanted.user_id
+    service = service_of(request) if user_id is None else service_about(request, user_id)
     check(wanted, service.settings)
     request_id = request.state.request_id
     with service.admission.place(), service.holder.take() as current:

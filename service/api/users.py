@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Request
 from service.api.paths import register_ids
 from service.api.problems import documented
 from service.api.scopes import READ, WRITE, ScopedRoute
-from service.api.state import most, service_of
+from service.api.state import most, service_about, service_of
 from service.api.user_schemas import (
     EventBatch,
     EventsAccepted,
@@ -19,6 +19,7 @@ from service.api.user_schemas import (
     UserProfile,
 )
 from service.errors import InvalidInput
+from service.forgetting import forget
 from service.settings import Settings
 
 register_ids()
@@ -48,7 +49,7 @@ async def append_events(batch: EventBatch, request: Request) -> EventsAccepted:
 @router.get("/v1/users/{user_id:id}/history", openapi_extra=READ, responses=documented(422, 503))
 async def read_history(user_id: UserInPath, request: Request) -> UserHistory:
     """The events kept of a user, oldest first; none for a user never heard of."""
-    known = await service_of(request).history.read(user_id)
+    known = await service_about(request, user_id).history.read(user_id)
     return UserHistory.of(user_id, known.events)
 
 
@@ -62,7 +63,7 @@ async def put_profile(user_id: UserInPath, wanted: NewProfile, request: Request)
     and values that the bundle in service does not declare are refused, because in a prompt they
     would silently say nothing.
     """
-    service = service_of(request)
+    service = service_about(request, user_id)
     service.holder.current.recommender.profiles.check_stored(wanted.profile)
     await service.history.put_profile(user_id, wanted.profile)
     return UserProfile(user_id=user_id, profile=wanted.profile)
@@ -71,7 +72,7 @@ async def put_profile(user_id: UserInPath, wanted: NewProfile, request: Request)
 @router.get("/v1/users/{user_id:id}/profile", openapi_extra=READ, responses=documented(422, 503))
 async def read_profile(user_id: UserInPath, request: Request) -> UserProfile:
     """The profile that is stored of a user; an empty one where there is none."""
-    known = await service_of(request).history.read(user_id)
+    known = await service_about(request, user_id).history.read(user_id)
     return UserProfile(user_id=user_id, profile=known.profile)
 
 
@@ -79,8 +80,12 @@ async def read_profile(user_id: UserInPath, request: Request) -> UserProfile:
     "/v1/users/{user_id:id}", openapi_extra=WRITE, status_code=204, responses=documented(422, 503)
 )
 async def forget_user(user_id: UserInPath, request: Request) -> None:
-    """Removes everything that is kept of a user."""
-    await service_of(request).history.forget(user_id)
+    """Removes everything that is kept of a user: history, profile, cached answers, and
+    its part in experiments that are not over.
+
+    What is counted over all users, such as what is popular, names nobody and stays.
+    """
+    await forget(user_id, service_about(request, user_id).keepers)
 
 
 def _check(events: list[NewEvent], limit: int, settings: Settings) -> None:

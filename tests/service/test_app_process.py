@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -120,6 +121,10 @@ def test_it_answers_with_the_real_engine_and_a_private_redis(serve: Serve) -> No
     ]
     assert requests[1]["request_id"] == answer["request_id"]
     assert requests[1]["source"] == "model"
+    pseudonyms = [line.get("user") for line in requests]
+    assert re.fullmatch("[0-9a-f]{16}", pseudonyms[1])
+    assert pseudonyms[1:3] == [pseudonyms[1]] * 2
+    assert pseudonyms[0] is pseudonyms[3] is None
 
 
 def in_flight(client: httpx.Client) -> int:
