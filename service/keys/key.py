@@ -26,9 +26,11 @@ def _not_reserved(name: str) -> str:
 
 def _rate(text: str) -> str:
     try:
-        parse(text)
+        usable = parse(text).amount > 0
     except ValueError:
-        raise ValueError("must be a rate such as 100/second or 5000/minute") from None
+        usable = False
+    if not usable:
+        raise ValueError("must be a rate such as 100/second or 5000/minute")
     return text
 
 
