@@ -6,8 +6,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 # Data is not a page: whoever gets a browser to show it as one gains nothing.
 _DATA = "default-src 'none'; frame-ancestors 'none'"
 _PAGE = (
-    "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none';"
-    " form-action 'self'"
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
 
 

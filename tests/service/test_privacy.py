@@ -1,5 +1,6 @@
 """What is forgotten with a user: everything, shown by reading the whole Redis afterwards."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -11,9 +12,12 @@ from starlette.testclient import TestClient
 from model_store.bundle import Bundle
 from service import history
 from service.answer_cache import AnswerCache, KeptAnswers
+from service.experiments.counters import digest
+from service.experiments.trail import trail_key
 from service.history import History, connect
 from service.redis_calls import slot
 from tests.service.conftest import PATIENT_MS, MakeClient
+from tests.service.experiments.test_api import URL, click, put, report
 from tests.service.test_api import event, recommend
 from tests.service.test_history import event as stored
 
@@ -44,7 +48,9 @@ def contents(store: redis.Redis) -> Iterator[tuple[bytes, list[bytes]]]:
 
 def traces(store: redis.Redis, user_id: str) -> list[bytes]:
     """The keys whose names or contents have a user id in a form that we write."""
-    forms = {user_id.encode(), slot(user_id)[1:-1].encode()}
+    forms = {user_id.encode(), slot(user_id)[1:-1].encode(), digest(user_id).encode()}
+    # A list of JSON escapes what is no ASCII.
+    forms.add(json.dumps(user_id)[1:-1].encode())
     return [
         name
         for name, parts in contents(store)
@@ -57,12 +63,20 @@ def test_no_trace_is_left_of_a_user(
     make_client: MakeClient, scene_bundle: Bundle, redis_url: str, user_id: str
 ) -> None:
     client = make_client(bundle=scene_bundle.path, cache_ttl_ms=TTL_MS, popular_refresh_ms=10)
-    fill(client, user_id)
-    fill(client, "bob")
+    put(client)
+    for one in (user_id, "bob"):
+        fill(client, one)
+        forced = client.put(f"{URL}/users/{quote(one, safe='')}", json={"arm": "wide"})
+        assert forced.is_success
+    report(client)  # delivers what experiments have counted
     with redis.Redis.from_url(redis_url) as store:
         kept = traces(store, user_id)
         for kind in history.keys(user_id):
             assert kind.encode() in kept
+        assert trail_key(user_id).encode() in kept
+        counted = [name for name in kept if name.startswith(b"sidrec:experiment:")]
+        assert len(counted) == 2  # who was shown something, and who clicked
+        assert any(b"sidrec:experiments" in name for name in kept)  # who is forced into an arm
         assert sum(b"sidrec:answer:" in name for name in kept) == 3  # two answers and their list
         path = path_of(user_id)
         assert client.delete(path).status_code == 204
@@ -83,6 +97,8 @@ def fill(client: TestClient, user_id: str) -> None:
         first = recommend(client, user_id=user_id, k=k)
         assert first["source"] == "model"
         assert recommend(client, user_id=user_id, k=k)["cached"] is True
+    clicked = click(9, user_id, request_id=first["request_id"])
+    assert client.post("/v1/events", json=[clicked]).is_success
 
 
 def path_of(user_id: str) -> str:
