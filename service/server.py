@@ -17,6 +17,7 @@ from service.app import create_app
 from service.errors import SidrecError
 from service.keys.file import KeysInvalid
 from service.logs import configure_logs
+from service.request_head import BoundedHead
 from service.settings import Settings
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
@@ -46,7 +47,7 @@ def run(settings: Settings) -> None:
             host=settings.host,
             port=settings.port,
             loop=settings.event_loop,
-            http="httptools",
+            http=BoundedHead,
             ws="none",
             lifespan="on",
             log_config=None,

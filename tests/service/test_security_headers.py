@@ -2,13 +2,15 @@
 
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from service.engine.fake import FakeEngine
 from tests.service.conftest import MakeClient
@@ -33,13 +35,12 @@ def test_every_answer_is_secured(client: TestClient, method: str, path: str, sta
     secured(answer.headers)
 
 
-def secured(headers: object) -> None:
-    got = {**headers}  # type: ignore[dict-item]
-    assert got["x-content-type-options"] == "nosniff"
-    assert got["referrer-policy"] == "no-referrer"
-    assert got["cross-origin-resource-policy"] == "same-origin"
-    assert got["cache-control"] == "no-store"
-    assert got["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+def secured(headers: Mapping[str, str]) -> None:
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["cache-control"] == "no-store"
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
 
 
 def test_refusals_and_failures_too(
@@ -88,30 +89,32 @@ def test_the_page_of_the_document_loads_nothing_from_elsewhere(client: TestClien
 
 
 @contextmanager
-def served(client: TestClient) -> Iterator[str]:
-    """The application of a started client on a port: its lifespan is the client's."""
-    state = client.app_state
-
-    async def app(scope, receive, send):  # type: ignore[no-untyped-def]
-        await client.app({**scope, "state": dict(state)}, receive, send)
-
-    config = uvicorn.Config(app, port=0, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
+def running(server: uvicorn.Server) -> Iterator[int]:
+    """Serves in a thread; the port."""
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
-            pass
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+            time.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         thread.join()
 
 
+def beside(client: TestClient) -> uvicorn.Server:
+    """A server of the application of a client, which has started it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await client.app({**scope, "state": dict(client.app_state)}, receive, send)
+
+    return uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None))
+
+
 def test_a_browser_shows_the_page(client: TestClient, tmp_path: Path) -> None:
     """Its policy keeps out nothing that it needs."""
     browser = program("chromium")
-    with served(client) as url:
+    with running(beside(client)) as port:
         done = subprocess.run(
             [
                 browser,
@@ -122,7 +125,7 @@ def test_a_browser_shows_the_page(client: TestClient, tmp_path: Path) -> None:
                 "--virtual-time-budget=15000",
                 "--enable-logging=stderr",
                 "--dump-dom",
-                f"{url}/docs",
+                f"http://127.0.0.1:{port}/docs",
             ],
             capture_output=True,
             text=True,
