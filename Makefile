@@ -13,9 +13,10 @@ serve: $(VENV)/.installed-serve
 test: $(VENV)/.installed-dev $(VENV)/.installed-vllm $(VENV)/.installed-system
 	$(BIN)/python -m pytest
 
-# Five minutes of requests made from the OpenAPI document; `make test` runs a few seconds of it.
+# Five minutes each, without keys and with, of requests made from the OpenAPI document; `make test` runs a few seconds of it.
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.service.fuzz --seconds 300
+	$(BIN)/python -m tests.service.fuzz --seconds 300 --keys
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

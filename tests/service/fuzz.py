@@ -13,15 +13,24 @@ import sys
 import tempfile
 from pathlib import Path
 
+from service.keys.key import SCOPES
+from tests.service.keys.made import key, write
 from tests.service.titled import titled_bundle
 
+SECRET = "a-key-for-everything"
 _LEFT_OPEN = "positive_data_acceptance,unsupported_method"
 
 
-def fuzz(url: str, seconds: int, seed: int | None = None) -> "subprocess.CompletedProcess[str]":
+def fuzz(
+    url: str, seconds: int, seed: int | None = None, secret: str | None = None
+) -> "subprocess.CompletedProcess[str]":
     """Runs schemathesis against a service for about `seconds`; its exit status is 0 where nothing
-    was found."""
-    options = ["--max-time", str(seconds), "--exclude-checks", _LEFT_OPEN, "--no-color"]
+    was found. `secret` is a key for everything, of a service that has keys; then it also asks with
+    none and with wrong ones, which must be refused."""
+    left_open = _LEFT_OPEN if secret else f"{_LEFT_OPEN},ignored_auth"
+    options = ["--max-time", str(seconds), "--exclude-checks", left_open, "--no-color"]
+    if secret is not None:
+        options += ["--header", f"Authorization: Bearer {secret}"]
     options += ["--continue-on-failure", "--no-shrink", "--suppress-health-check", "all"]
     if seed is not None:
         options += ["--seed", str(seed)]
@@ -44,16 +53,20 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seconds", type=int, default=300)
     arguments.add_argument("--seed", type=int)
+    arguments.add_argument("--keys", action="store_true", help="against a service that has keys")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = titled_bundle(Path(folder))
-        process = Process(
-            ["--bundle", str(bundle.path)],
-            {"SIDREC_STATE_DIR": str(Path(folder) / "state"), "SIDREC_THREADS": "1"},
-        )
+        settings = {"SIDREC_STATE_DIR": str(Path(folder) / "state"), "SIDREC_THREADS": "1"}
+        if given.keys:
+            file = write(Path(folder) / "keys.toml", key("fuzz", SECRET, *SCOPES))
+            settings["SIDREC_KEYS_FILE"] = str(file)
+        process = Process(["--bundle", str(bundle.path)], settings)
         try:
             with process.client() as client:
-                done = fuzz(str(client.base_url), given.seconds, given.seed)
+                done = fuzz(
+                    str(client.base_url), given.seconds, given.seed, SECRET if given.keys else None
+                )
         finally:
             process.end(15)
     print(done.stdout)
