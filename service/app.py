@@ -153,7 +153,8 @@ async def _connect(settings: Settings, stack: AsyncExitStack) -> Redis:
 def _history(client: Redis, settings: Settings) -> History:
     days = settings.history_ttl_days
     ttl = timedelta(days=days) if days else None
-    return History(client, limit=settings.history_limit, ttl=ttl)
+    max_age = timedelta(days=age) if (age := settings.history_max_age_days) else None
+    return History(client, limit=settings.history_limit, ttl=ttl, max_age=max_age)
 
 
 def _popularity(client: Redis, settings: Settings) -> Popularity:

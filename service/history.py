@@ -49,7 +49,8 @@ class History:
     The same events give the same history in whatever order, batches and repetitions they arrive:
     an event id that is already kept is a duplicate, whatever else it carries, and an event older
     than everything in a full history is dropped. A history expires `ttl` after the last append
-    (None: never), and the profile with it, or `ttl` after it was put where that is later. Every
+    (None: never), and the profile with it, or `ttl` after it was put where that is later. An event
+    older than `max_age` (None: of any age) is never read, and removed by the next append. Every
     method is one round trip, but for a server that does not know our scripts yet. A failed
     `append` may have been applied in part; repeat it, nothing is counted twice.
 
@@ -62,13 +63,17 @@ class History:
         *,
         limit: int = 200,
         ttl: timedelta | None = timedelta(days=90),
+        max_age: timedelta | None = None,
     ) -> None:
         if limit < 1:
             raise ValueError(f"limit: {limit} is less than 1")
         if ttl is not None and ttl < timedelta(milliseconds=1):
             raise ValueError(f"ttl: {ttl} is less than a millisecond")
+        if max_age is not None and max_age < timedelta(milliseconds=1):
+            raise ValueError(f"max_age: {max_age} is less than a millisecond")
         self._client = client
         self._limit = limit
+        self._max_age = max_age
         self._ttl_ms = None if ttl is None else ttl // timedelta(milliseconds=1)
         self._append = Script("history_append.lua")
         self._read = Script("history_read.lua")
@@ -81,13 +86,15 @@ class History:
         InvalidInput for a timestamp without a timezone or outside the years 1685 to 2254.
         """
         ttl = "" if self._ttl_ms is None else str(self._ttl_ms)
+        oldest = self._oldest()
+        since = "" if oldest is None else str((oldest - _EPOCH) // _MICROSECOND)
         arguments: dict[str, list[str]] = {}
         positions: dict[str, list[int]] = {}
         for position, event in enumerate(events):
             microseconds = _microseconds(event.timestamp, f"events.{position}.timestamp")
             row = [microseconds, event.event_id, event.item_id, event.type]
             entry = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
-            per_user = arguments.setdefault(event.user_id, [str(self._limit), ttl])
+            per_user = arguments.setdefault(event.user_id, [str(self._limit), ttl, since])
             per_user += (event.event_id, str(microseconds), entry)
             positions.setdefault(event.user_id, []).append(position)
         calls = [(keys(user_id), values) for user_id, values in arguments.items()]
@@ -103,8 +110,15 @@ class History:
             [answer] = await self._read.run(self._client, [((names.events, names.profile), [])])
         match answer:
             case [events, profile]:
-                return Known(_events(user_id, events)[-self._limit :], _profile(profile))
+                kept, oldest = _events(user_id, events)[-self._limit :], self._oldest()
+                if oldest is not None:
+                    kept = [event for event in kept if event.timestamp >= oldest]
+                return Known(kept, _profile(profile))
         raise HistoryUnavailable(f"Redis answered {answer!r} instead of a history and a profile")
+
+    def _oldest(self) -> datetime | None:
+        """The earliest time of an event that may still be used."""
+        return None if self._max_age is None else datetime.now(UTC) - self._max_age
 
     async def put_profile(self, user_id: str, profile: Mapping[str, str]) -> None:
         """Keep a profile in the place of the one before; an empty one leaves nothing."""

@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     history_ttl_days: int = Field(
         90, ge=0, description="Days after a user's last event until all are forgotten; 0: never"
     )
+    history_max_age_days: int = Field(
+        0, ge=0, description="Days until an event is forgotten, however active its user; 0: never"
+    )
     popular_half_life_h: float = Field(
         168, ge=0.01, description="Hours in which the weight of an event for popularity halves"
     )

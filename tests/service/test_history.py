@@ -211,6 +211,8 @@ def test_settings_that_make_no_sense_are_refused() -> None:
     client = connect("unix:///nowhere")
     with pytest.raises(ValueError, match="limit"):
         History(client, limit=0)
+    with pytest.raises(ValueError, match="max_age"):
+        History(client, max_age=timedelta(0))
     with pytest.raises(ValueError, match="ttl"):
         History(client, ttl=timedelta(0))
 
@@ -291,6 +293,22 @@ async def test_without_a_time_to_live_a_history_stays(client: Redis, history: Hi
     assert [await client.ttl(key) for key in keys("u")] == [-1, -1, -1]
     await History(client, ttl=None).put_profile("v", {"age": "old"})
     assert await client.ttl(keys("v").profile) == -1
+
+
+async def test_an_event_has_its_age(client: Redis) -> None:
+    now, age = datetime.now(UTC), timedelta(days=30)
+    old, young = event(1, at=now - age - timedelta(hours=1)), event(2, at=now - timedelta(days=29))
+    assert await History(client).append([old, young]) == [0, 1]
+    history = History(client, max_age=age)
+    assert (await history.read("u")).events == [young]  # not used, though it is still there
+    late = event(3, at=now - timedelta(days=31))
+    assert await history.append([event(4, at=now), late]) == [0]
+    assert await client.hlen(keys("u").events) == 2
+    assert [one.event_id for one in (await History(client).read("u")).events] == ["e2", "e4"]
+    assert await client.zcard(keys("u").order) == 2
+    everything = History(client, max_age=timedelta(milliseconds=1))
+    assert await everything.append([event(5, at=now - age)]) == []
+    assert await client.keys("*") == []
 
 
 async def test_forget_leaves_nothing(client: Redis, history: History) -> None:
