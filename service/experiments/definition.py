@@ -71,7 +71,7 @@ class Arm(_Part):
     """One of the alternatives."""
 
     name: Name
-    share: float = Field(gt=0, le=1, description="of all users")
+    share: float = Field(ge=1e-4, le=1, description="of all users")
     control: StrictBool = Field(
         False, description="whether the others are compared with this one: so for exactly one arm"
     )
@@ -84,11 +84,15 @@ class Arm(_Part):
 class Plan(_Part):
     """What the experiment shall be able to see, decided before it starts."""
 
-    lift: float = Field(0.1, gt=0, le=10, description="relative change worth finding: 0.1 is 10%")
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="false alarms, where nothing differs")
-    power: float = Field(0.8, ge=0.5, lt=1, description="chance of finding a lift that is there")
+    lift: float = Field(
+        0.1, ge=1e-4, le=10, description="relative change worth finding: 0.1 is 10%"
+    )
+    alpha: float = Field(0.05, ge=1e-6, lt=0.5, description="false alarms, where nothing differs")
+    power: float = Field(
+        0.8, ge=0.5, le=0.9999, description="chance of finding a lift that is there"
+    )
     base_rate: float | None = Field(
-        None, gt=0, lt=1, description="UCTR of the control; by default what is observed"
+        None, ge=1e-6, le=0.999, description="UCTR of the control; by default what is observed"
     )
 
 

@@ -132,8 +132,8 @@ def _spreads(base_rate: float, lift: float, ratio: float) -> tuple[float, float,
     as the test takes it, for which both are the same, and as it is."""
     other = base_rate * (1 + lift)
     both = (base_rate + ratio * other) / (1 + ratio)
-    pooled = sqrt(both * (1 - both) * (1 + 1 / ratio))
-    apart = sqrt(base_rate * (1 - base_rate) + other * (1 - other) / ratio)
+    pooled = sqrt(both * max(0.0, 1 - both) * (1 + 1 / ratio))
+    apart = sqrt(base_rate * (1 - base_rate) + other * max(0.0, 1 - other) / ratio)
     return abs(other - base_rate), pooled, apart
 
 
@@ -151,4 +151,8 @@ def lift_found(
     def missing(lift: float) -> float:
         return power_of(control_users, base_rate, lift, alpha=alpha, ratio=ratio) - power
 
-    return None if missing(most) < 0 else float(brentq(missing, 1e-9, most))
+    # Above a base rate next to 1, or with users without end, there is nothing between the two.
+    least = 1e-9
+    if most <= least or missing(most) < 0:
+        return None
+    return least if missing(least) >= 0 else float(brentq(missing, least, most))
