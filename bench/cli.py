@@ -6,6 +6,7 @@ from bench.agreement import agreement
 from bench.catalogue import catalogue
 from bench.eligibility import eligibility
 from bench.engine import engine
+from bench.experiment import experiment
 from bench.load import load
 from bench.replay import replay
 from bench.search import search
@@ -27,6 +28,7 @@ app.command()(trie)
 app.command()(eligibility)
 app.command()(service)
 app.command()(catalogue)
+app.command()(experiment)
 app.command()(load)
 app.command()(replay)
 app.command()(search)

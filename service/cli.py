@@ -12,6 +12,7 @@ from model_store.sids_cli import app as sids_commands
 from model_store.store_cli import app as store_commands
 from model_store.versions import Versions
 from service.api.openapi import document
+from service.experiments.cli import app as experiment_commands
 from service.keys.cli import app as keys_commands
 from service.models_cli import app as models_commands
 from service.server import StartFailed, run
@@ -26,6 +27,7 @@ cli.add_typer(bundle_commands, name="bundle")
 cli.add_typer(sids_commands, name="sids")
 cli.add_typer(store_commands, name="store")
 cli.add_typer(models_commands, name="models")
+cli.add_typer(experiment_commands, name="experiments")
 cli.add_typer(keys_commands, name="keys")
 
 

@@ -1,19 +1,24 @@
 """Experiments over HTTP: described, followed, counted, reported, forgotten."""
 
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis as sync_redis
 from starlette.testclient import TestClient
 
+from model_store.store import Store
 from service.experiments.experiments import Experiments
 from tests.service.conftest import MakeClient
 from tests.service.experiments.conftest import design
 from tests.service.test_api import HISTORY, event, recommend
 from tests.service.test_metrics import scrape, value
 from tests.service.test_refusals import refused
+from tests.tiny import make_bundle, random_items
 
 URL = "/v1/experiments/beams"
 
@@ -268,3 +273,52 @@ def test_redis_away(make_client: MakeClient) -> None:
     for response in (client.get(URL), client.put(URL, json=design()), client.get(f"{URL}/report")):
         problem = refused(response, 503)
         assert problem["type"] == "urn:sidrec:problem:experiments-unavailable"
+
+
+def test_arms_are_versions(make_client: MakeClient, tmp_path: Path) -> None:
+    """Two versions are loaded; one leaves while the experiment runs, and no answer fails."""
+    versions = [make_bundle(tmp_path, random_items(40, (4, 4, 4), seed=seed)) for seed in (1, 2)]
+    Store(tmp_path / "store").promote("tiny", versions[0].version)
+    client = make_client(store=str(tmp_path / "store"))
+    assert client.post("/v1/models", json={"name": "tiny", "version": 2}).is_success
+    arms = [
+        {"name": "old", "share": 0.5, "control": True, "bundle": {"name": "tiny", "version": 1}},
+        {"name": "new", "share": 0.5, "bundle": {"name": "tiny", "version": 2}},
+    ]
+    put(client, arms=arms)
+    for n in range(20):
+        answer = recommend(client, user_id=f"u{n}", history=HISTORY)
+        [member] = answer["experiments"]
+        assert answer["bundle"]["version"] == {"old": 1, "new": 2}[member["arm"]]
+    assert client.delete("/v1/models/tiny/2").is_success
+    answers = [recommend(client, user_id=f"u{n}", history=HISTORY) for n in range(20)]
+    assert {answer["bundle"]["version"] for answer in answers} == {1}
+    outside = sum("experiments" not in answer for answer in answers)
+    assert 0 < outside < 20
+    skipped = value(
+        scrape(client), "experiment_skipped_total", experiment="beams", reason="not_loaded"
+    )
+    assert skipped == outside
+
+
+def test_replicas_agree(make_client: MakeClient) -> None:
+    """Of several that begin at once what cannot run together, one does; all follow it."""
+    replicas = [make_client() for _ in range(3)]
+
+    def begin(number: int) -> int:
+        replica = replicas[number % len(replicas)]
+        return replica.put(f"/v1/experiments/e{number}", json=design()).status_code
+
+    with ThreadPoolExecutor() as pool:
+        statuses = list(pool.map(begin, range(6)))
+    assert sorted(statuses) == [200, 409, 409, 409, 409, 409]
+    name = f"e{statuses.index(200)}"
+    until = time.monotonic() + 20
+    arms: set[str] = set()
+    for replica in replicas:
+        while "experiments" not in (answer := recommend(replica, user_id="ann", history=HISTORY)):
+            assert time.monotonic() < until
+        arms.add(answer["experiments"][0]["arm"])
+        report(replica, name)
+    assert len(arms) == 1
+    assert sum(arm["exposed_users"] for arm in report(replicas[0], name)["arms"]) == 1
