@@ -3,6 +3,7 @@
     manifest.json      format, name, version, SID spec, prompt template, checksums; written last
     model/             Hugging Face layout: config.json, *.safetensors, tokenizer.json
     catalogue.parquet  the items, in the order of their SIDs
+    neighbours.parquet optional: what stands beside what in histories, to blend with the model
     quantizer/         optional: how a new item gets its SID
     adapters/          optional: LoRA adapters of the model, `adapters/<scene>/` in PEFT's layout
     report/            optional: how good the model was found to be, for people
@@ -26,8 +27,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokenizers import Tokenizer
 
 from model_store.adapters import Adapter, read_adapters, tensor_shapes
+from model_store.blend import Blend, BlendSpec
 from model_store.catalogue import Catalogue
 from model_store.errors import BundleError, SidError
+from model_store.neighbours import NEIGHBOURS, Neighbours
 from model_store.prompt import PromptTemplate
 from model_store.sid import SidSpec, Trie, level_tokens
 
@@ -58,6 +61,7 @@ class Manifest(BaseModel):
     created: datetime
     sid: SidSpec
     prompt: PromptTemplate
+    blend: BlendSpec | None = None
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     files: dict[str, FileEntry] = {}
@@ -78,6 +82,8 @@ class Bundle:
     """Positions that the model has."""
     adapters: Mapping[str, Adapter]
     """By scene. A scene that is not here is answered by the model as it is."""
+    blend: Blend | None = None
+    """What is ranked beside the model, where anything is."""
 
     @classmethod
     def load(cls, path: str | Path) -> "Bundle":
@@ -180,10 +186,12 @@ def _examine(path: Path) -> tuple[Bundle | None, list[str]]:
         catalogue = Catalogue.read(path / CATALOGUE)
         tokenizer = read_tokenizer(path / MODEL)
         max_length, vocabulary = _model_size(path / MODEL)
+        blend = _blend(path, manifest)
     except BundleError as error:
         return None, error.problems
     tokens = level_tokens(manifest.sid, tokenizer.token_to_id)
     problems += catalogue.problems(manifest.sid)
+    problems += blend.neighbours.problems(len(catalogue)) if blend else []
     problems += _token_problems(manifest.sid, catalogue, tokenizer, tokens) if not problems else []
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= vocabulary:
@@ -198,7 +206,7 @@ def _examine(path: Path) -> tuple[Bundle | None, list[str]]:
         return None, problems
     trie = Trie.build(catalogue.codes)
     return Bundle(
-        path, manifest, catalogue, tokenizer, trie, tuple(tokens), max_length, adapters
+        path, manifest, catalogue, tokenizer, trie, tuple(tokens), max_length, adapters, blend
     ), []
 
 
@@ -239,6 +247,15 @@ def _file_problems(path: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{name} has {size} bytes, the manifest says {entry.size}"
         elif (digest := _sha256(path / name)) != entry.sha256:
             yield f"{name} has the checksum {digest[:12]}…, the manifest says {entry.sha256[:12]}…"
+
+
+def _blend(path: Path, manifest: Manifest) -> Blend | None:
+    """Raises `BundleError` where a table and the manifest's word on it do not go together."""
+    present = NEIGHBOURS in manifest.files
+    if present != (manifest.blend is not None):
+        lacks, has = (MANIFEST, NEIGHBOURS) if present else (NEIGHBOURS, MANIFEST)
+        raise BundleError([f"{lacks} has nothing to blend, {has} has"])
+    return Blend(manifest.blend, Neighbours.read(path / NEIGHBOURS)) if manifest.blend else None
 
 
 def _token_problems(

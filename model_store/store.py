@@ -24,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
 from model_store.adapters import ADAPTER_FILES, ADAPTERS
+from model_store.blend import Blend
 from model_store.bundle import (
     CATALOGUE,
     MANIFEST,
@@ -35,6 +36,7 @@ from model_store.bundle import (
 )
 from model_store.catalogue import Catalogue, check_items, read_json_lines
 from model_store.errors import BundleError
+from model_store.neighbours import NEIGHBOURS
 from model_store.prompt import PromptTemplate
 from model_store.sid import infer_spec
 from model_store.versions import Location, Versions
@@ -151,17 +153,18 @@ def create_bundle(
     prompt: PromptTemplate,
     quantizer: Path | None = None,
     adapters: Path | None = None,
+    blend: Blend | None = None,
     training: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     report: Path | None = None,
 ) -> Location:
     """Makes a bundle from a model folder in the Hugging Face layout and an items file.
 
-    `items` is JSON lines with item_id, sid and any attributes. The SID spec is read off the SIDs
-    and the tokenizer's vocabulary. `adapters` has a folder for each scene with a LoRA adapter in
-    PEFT's layout; where neither template nor items name scenes, these are the scenes. Returns the
-    place of the new version; raises `BundleError` with every problem, or `SidError`, and then
-    leaves nothing behind.
+    `items` is JSON lines with item_id, sid and any attributes; the rows of `blend` are its lines.
+    The SID spec is read off the SIDs and the tokenizer's vocabulary. `adapters` has a folder for
+    each scene with a LoRA adapter in PEFT's layout; where neither template nor items name scenes,
+    these are the scenes. Returns the place of the new version; raises `BundleError` with every
+    problem, or `SidError`, and then leaves nothing behind.
     """
     _check_model_folder(model)
     adapted = _check_adapters_folder(adapters) if adapters is not None else {}
@@ -170,6 +173,8 @@ def create_bundle(
     check_items(rows)
     spec = infer_spec([row["sid"] for row in rows], tokenizer.get_vocab())
     catalogue = Catalogue.from_items(rows, spec)
+    if blend is not None and (problems := blend.neighbours.problems(len(rows))):
+        raise BundleError(problems)
     if not prompt.scenes:
         prompt = prompt.model_copy(update={"scenes": tuple(catalogue.scenes or adapted)})
 
@@ -179,6 +184,9 @@ def create_bundle(
             for file in model.glob(pattern):
                 shutil.copyfile(file, folder / MODEL / file.name)
         catalogue.write(folder / CATALOGUE)
+        if blend is not None:
+            places = [catalogue.row_of[row["item_id"]] for row in rows]
+            blend.neighbours.moved(places).write(folder / NEIGHBOURS)
         if quantizer is not None:
             shutil.copytree(quantizer, folder / "quantizer")
         for scene, source in adapted.items():
@@ -196,6 +204,7 @@ def create_bundle(
             created=datetime.now(UTC).replace(microsecond=0),
             sid=spec,
             prompt=prompt,
+            blend=blend.spec if blend else None,
             training=dict(training or {}),
             metrics=dict(metrics or {}),
         )

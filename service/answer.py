@@ -38,8 +38,8 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """An item, its SID's score, by level where that was asked (popular items have none), and where
-    it comes from."""
+    """An item, its score (popular items have none), that of its SID by level where that was asked
+    (what neighbours alone have found has none), and where it comes from."""
 
     item_id: str
     title: str | None

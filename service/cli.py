@@ -72,14 +72,14 @@ def build(
     try:
         from model_store.build.config import load_config
         from model_store.build.pipeline import run_stages
-        from service.offline import engine_ranker
+        from service.offline import engine_finder
     except ModuleNotFoundError as error:
         _fail([f"{error.name} is missing: pip install 'sidrec[build]'"], 1)
     try:
         loaded = load_config(config)
         folder = work or Path(".sidrec") / "build" / loaded.name
         store: Versions[Any] = open_store(out)
-        place = run_stages(loaded, store, folder, engine_ranker, stage or ())
+        place = run_stages(loaded, store, folder, engine_finder, stage or ())
     except BundleError as error:
         _fail(error.problems, 1)
     except (ModelStoreError, OSError) as error:

@@ -9,7 +9,8 @@
 5. The prompt builder renders profile, scene and history within the model's length.
 6. The engine searches among what is eligible, B = max(beam width, k), with the scene's adapter
    where there is one, unless it would not be done by the deadline.
-7. Beams become eligible items: best SID first, within a SID in the catalogue's order, cut to k.
+7. Beams become eligible items: best SID first, within a SID in the catalogue's order, cut to k;
+   where the bundle blends, with the neighbours of the history mixed in.
 8. What is missing, and that is all where 2 to 6 gave nothing, is filled from the next sources of
    the chain in `sources`, equally eligible; the answer says from which, and why.
 
@@ -38,7 +39,7 @@ from service.past import Past
 from service.popularity import Popularity
 from service.profiles import Profiles, says_something
 from service.prompt import PromptBuilder
-from service.ranking import best_items
+from service.ranking import Ranking, best_items
 from service.reasons import NoHistory, NothingEligible, reason_of
 from service.run import Run
 from service.sources import Picks, Reason, Source, popular_rows
@@ -78,6 +79,7 @@ class Recommender:
         self._cache = cache
         self._pace = Pace()
         self._prompt = PromptBuilder(bundle)
+        self._ranking = Ranking(bundle)
         self.profiles = Profiles(bundle)
         self._template = bundle.manifest.prompt
         self._spec = bundle.spec
@@ -178,7 +180,8 @@ class Recommender:
         reason: Reason | None = reason_of(past.error) if past.lost else None
         try:
             source, beams = await self._search(ask, scene, past, eligible, now, deadline, run)
-            picks.scored(source, best_items(beams, ask.k, eligible))
+            best = self._ranking.items(beams, past.item_ids, ask.k, eligible, now.catalogue)
+            picks.scored(source, best)
             if source != "model":
                 reason = reason or "no_history"
         except (NoHistory, NothingEligible, EngineError) as error:
@@ -274,7 +277,7 @@ class Recommender:
             return shown
         by_beam = explain(beams, now.trie, eligible, self._spec)
         of = {catalogue.sids[b.rows[0]]: gains for b, gains in zip(beams, by_beam, strict=True)}
-        return [p if p.score is None else replace(p, levels=of[p.sid]) for p in shown]
+        return [p if p.score is None else replace(p, levels=of.get(p.sid)) for p in shown]
 
     def _width(self, ask: Ask) -> int:
         return max(ask.beam_width or self._beam_width, ask.k)

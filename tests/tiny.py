@@ -18,8 +18,10 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from model_store.blend import Blend, BlendSpec
 from model_store.build.tokenizer import save_tokenizer, train_tokenizer
 from model_store.bundle import Bundle
+from model_store.neighbours import Counting, Neighbours
 from model_store.prompt import PromptTemplate
 from model_store.sid import SidSpec, infer_spec
 from model_store.store import Store, create_bundle
@@ -123,6 +125,15 @@ def write_adapters(folder: Path, model: Path, ranks: Mapping[str, int]) -> Path:
     return folder
 
 
+def random_blend(n_items: int, *, weight: float = 0.5, seed: int = 0) -> Blend:
+    """Neighbours counted over random histories of the first two thirds of the items: the others
+    have none."""
+    rng = np.random.default_rng(seed)
+    histories = [rng.integers(2 * n_items // 3, size=6).tolist() for _ in range(n_items)]
+    table = Neighbours.count(histories, n_items, Counting(backward=0.5, by_distance=True))
+    return Blend(BlendSpec(weight=weight), table.strongest(20))
+
+
 def make_bundle(
     folder: Path,
     items: Sequence[Item],
@@ -132,15 +143,24 @@ def make_bundle(
     name: str = "tiny",
     hidden_size: int = 48,
     adapters: Mapping[str, int] | None = None,
+    blend: Blend | None = None,
 ) -> Bundle:
     """Model, items and bundle below `folder`. vLLM's CPU build wants `hidden_size` 128 or more.
 
-    `adapters` are scenes and the rank of a random adapter for each.
+    `adapters` are scenes and the rank of a random adapter for each; `blend` speaks of `items`.
     """
     spec = infer_spec([item["sid"] for item in items])
     model = write_model(folder / f"model-{name}", spec, architecture, hidden_size)
     file = write_items(items, folder / f"items-{name}.jsonl")
     packed = write_adapters(folder / f"adapters-{name}", model, adapters) if adapters else None
     store = Store(folder / "store")
-    path = create_bundle(store, name=name, model=model, items=file, prompt=prompt, adapters=packed)
+    path = create_bundle(
+        store,
+        name=name,
+        model=model,
+        items=file,
+        prompt=prompt,
+        adapters=packed,
+        blend=blend,
+    )
     return Bundle.load(path)

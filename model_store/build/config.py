@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from model_store.build.adapters import Adapters
+from model_store.build.blend import Blending
 from model_store.build.evaluation import Evaluation
 from model_store.build.gate import Publish
 from model_store.build.model import ModelShape, Pretrained
@@ -14,6 +15,7 @@ from model_store.build.section import Section
 from model_store.build.sids.config import Sids
 from model_store.build.train import Schedule
 from model_store.errors import BuildError
+from model_store.neighbours import Counting
 from model_store.prompt import PromptTemplate
 
 
@@ -98,6 +100,8 @@ class BuildConfig(Section):
     ] = ModelShape()
     train: Schedule = Schedule()
     adapters: Adapters | None = None
+    neighbours: Counting = Counting()
+    blend: Blending | None = None
     evaluate: Evaluation = Evaluation()
     publish: Publish = Publish()
 

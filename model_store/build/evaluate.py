@@ -1,23 +1,26 @@
 """HR@k and NDCG@k over full rankings, and the two baselines that a model has to beat.
 
 A *ranker* turns cases (a user, a history, a held-out target) into ranked catalogue rows. The model
-is ranked through the serving engine; its ranker is handed in from outside, because the model store
+searches through the serving engine; its *finder* is handed in from outside, because the model store
 does not know the service.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix, csr_matrix
 
+from model_store.blend import Scored
 from model_store.build.dataset import UserSequence
 from model_store.bundle import Bundle
+from model_store.neighbours import Counting, Neighbours, Voting
 
 CUTOFFS = (1, 5, 10)
+
+T = TypeVar("T")
 
 Buckets = dict[str, dict[str, Any]]
 
@@ -42,11 +45,15 @@ class Split:
 Ranker = Callable[[Sequence[Case]], Sequence[Sequence[int]]]
 
 
-class RankerFor(Protocol):
-    """Makes a ranker of catalogue rows by the bundle's own model, through a serving engine."""
+Finder = Callable[[Sequence[Case]], Sequence[Scored]]
+"""What a search finds for each case: all of it, best first, with the score of its SID."""
 
-    def __call__(self, bundle: Bundle, *, exclude_seen: bool = False) -> Ranker:
-        """`exclude_seen` leaves the items of a case's history out of its ranking."""
+
+class FinderFor(Protocol):
+    """Makes a finder of catalogue rows by the bundle's own model, through a serving engine."""
+
+    def __call__(self, bundle: Bundle, *, exclude_seen: bool = False) -> Finder:
+        """`exclude_seen` leaves the items of a case's history out of what is found."""
 
 
 def metrics(ranked: Sequence[Sequence[int]], targets: Sequence[int]) -> dict[str, float]:
@@ -108,20 +115,21 @@ def _part(
     }
 
 
-def scene_ranker(base: Ranker, of_scene: Mapping[str, Ranker]) -> Ranker:
-    """Each case by the ranker of its scene, and by `base` where the scene has none."""
+def in_scenes(
+    base: Callable[[Sequence[Case]], Sequence[T]],
+    of_scene: Mapping[str, Callable[[Sequence[Case]], Sequence[T]]],
+) -> Callable[[Sequence[Case]], Sequence[T]]:
+    """Each case by the finder of its scene, and by `base` where the scene has none."""
 
-    def rank(cases: Sequence[Case]) -> list[Sequence[int]]:
-        ranked: list[Sequence[int]] = [()] * len(cases)
+    def find(cases: Sequence[Case]) -> list[T]:
+        found: dict[int, T] = {}
         chosen = [of_scene.get(case.user.scene or "", base) for case in cases]
-        for ranker in (base, *of_scene.values()):
-            mine = [i for i, one in enumerate(chosen) if one is ranker]
-            found = ranker([cases[i] for i in mine]) if mine else []
-            for i, rows in zip(mine, found, strict=True):
-                ranked[i] = rows
-        return ranked
+        for finder in (base, *of_scene.values()):
+            mine = [i for i, one in enumerate(chosen) if one is finder]
+            found |= zip(mine, finder([cases[i] for i in mine]) if mine else (), strict=True)
+        return [found[i] for i in range(len(cases))]
 
-    return rank
+    return find
 
 
 def popularity(sequences: Sequence[UserSequence], n_items: int) -> npt.NDArray[np.int64]:
@@ -144,39 +152,22 @@ def popularity_ranker(counts: npt.NDArray[np.int64], *, exclude_seen: bool = Fal
 def cooccurrence_ranker(
     sequences: Sequence[UserSequence],
     counts: npt.NDArray[np.int64],
+    counting: Counting | None = None,
     *,
-    reach: int = 2,
     exclude_seen: bool = False,
 ) -> Ranker:
-    """Item to item: neighbours within `reach` steps, counted over the sequences.
-
-    The last ten items of the history vote, each 0.8 times as strongly as the one after it; ties
-    and gaps go by popularity.
-    """
-    neighbours = _neighbours(sequences, len(counts), reach)
-    # Far below one count, and in the order of popularity.
-    prior = counts / (counts.max() + 1) * 1e-6
+    """Item to item: the newest items of a history vote for their neighbours; ties and gaps go by
+    popularity."""
+    neighbours = Neighbours.count(
+        [user.items for user in sequences], len(counts), counting or Counting()
+    )
+    popular, voting = np.argsort(-counts, kind="stable").tolist(), Voting()
 
     def rank(case: Case) -> list[int]:
-        history = case.user.items
-        last = np.array(history[-10:][::-1])
-        votes = 0.8 ** np.arange(len(last)) @ neighbours[last].toarray() + prior
-        if exclude_seen:
-            votes[list(history)] = -1
-        best = np.argpartition(-votes, max(CUTOFFS))[: max(CUTOFFS)]
-        return [int(row) for row in best[np.argsort(-votes[best])]]
+        wanted = neighbours.votes(case.user.items, voting)[0].tolist()
+        seen = set(case.user.items) if exclude_seen else set()
+        best = [row for row in wanted if row not in seen][: max(CUTOFFS)]
+        more = (row for row in popular if row not in seen and row not in best)
+        return [*best, *islice(more, max(CUTOFFS) - len(best))]
 
     return lambda cases: [rank(case) for case in cases]
-
-
-def _neighbours(sequences: Sequence[UserSequence], n_items: int, reach: int) -> csr_matrix:
-    pairs = [
-        (user.items[i], user.items[i + step])
-        for user in sequences
-        for step in range(1, reach + 1)
-        for i in range(len(user.items) - step)
-    ]
-    one, other = np.array(pairs).T
-    ones = np.ones(2 * len(pairs))
-    both = (np.concatenate([one, other]), np.concatenate([other, one]))
-    return coo_matrix((ones, both), shape=(n_items, n_items)).tocsr()

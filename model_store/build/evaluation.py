@@ -33,6 +33,7 @@ from model_store.build.generation import FreeGeneration
 from model_store.build.sasrec import SasRecSettings, sasrec_ranker, train_sasrec
 from model_store.build.section import Section
 from model_store.bundle import Bundle
+from model_store.neighbours import Counting
 
 T = TypeVar("T")
 
@@ -55,12 +56,14 @@ class Evaluation(Section):
     seed: int = 20
 
 
-def baselines(split: Split, n_items: int, settings: Evaluation) -> dict[str, Ranker]:
+def baselines(
+    split: Split, n_items: int, settings: Evaluation, counting: Counting
+) -> dict[str, Ranker]:
     """The rankers that a model has to beat, fitted to what was learnt from."""
     counts, rule = popularity(split.learn, n_items), {"exclude_seen": settings.exclude_seen}
     rankers = {
         "popularity": popularity_ranker(counts, **rule),
-        "co-occurrence": cooccurrence_ranker(split.learn, counts, **rule),
+        "co-occurrence": cooccurrence_ranker(split.learn, counts, counting, **rule),
     }
     if settings.sasrec:
         model = train_sasrec(split.learn, n_items, settings.sasrec, split.valid, **rule)

@@ -7,31 +7,31 @@ from typing import Any
 
 from rich.console import Console
 
-from model_store.build.adapters import merge
+from model_store.blend import BlendSpec
 from model_store.build.cold import measure_cold
 from model_store.build.config import BuildConfig
-from model_store.build.evaluate import Ranker, RankerFor, Split, scene_ranker
+from model_store.build.evaluate import FinderFor, Split
 from model_store.build.evaluation import baselines, measure, write_freely, write_metrics
 from model_store.build.files import Row
 from model_store.build.model import Pretrained
 from model_store.build.publish import model_name
 from model_store.build.report import COLD, write_report
 from model_store.build.results import Results
-from model_store.build.rows import catalogue_rows, moved, reordered
-from model_store.bundle import Bundle
+from model_store.build.rows import catalogue_rows, moved
+from model_store.build.served import served_rankers
 from model_store.report import metrics_table
 
 
 def examine(
-    config: BuildConfig, results: Results, ranker_for: RankerFor, folder: Path, console: Console
+    config: BuildConfig, results: Results, finder_for: FinderFor, folder: Path, console: Console
 ) -> None:
     """Writes `metrics.json` (see `evaluation`) and `report/` into `folder`, and prints a table."""
     items, split = results.data()
     with TemporaryDirectory(prefix="sidrec-") as place:
         trial = Path(place)
-        bundle = results.trial(trial, results.model)
-        rankers = baselines(split, len(items), config.evaluate)
-        rankers |= _models(config, results, ranker_for, bundle, items, trial)
+        bundle = results.trial(trial, results.model, blend=results.blend)
+        rankers = baselines(split, len(items), config.evaluate, config.neighbours)
+        rankers |= served_rankers(config, results, finder_for, bundle, items, trial)
         found = measure(rankers, split, len(items))
         if config.evaluate.cold:
             name, strangers = model_name(config), config.split.kind == "users"
@@ -49,7 +49,7 @@ def examine(
     write_report(
         folder / "report",
         name=config.name,
-        facts=_facts(config, items, split, results.training),
+        facts=_facts(config, items, split, results.training, bundle.manifest.blend),
         found=found,
         losses=results.training["losses"],
         scores=results.training["scores"],
@@ -61,36 +61,12 @@ def examine(
         console.print(metrics_table(part["metrics"], title))
 
 
-def _models(
-    config: BuildConfig,
-    results: Results,
-    ranker_for: RankerFor,
-    bundle: Bundle,
-    items: Sequence[Row],
-    trial: Path,
-) -> dict[str, Ranker]:
-    """The model as it will be served and, where it has adapters, as it is without them.
-
-    Not every engine has adapters, so each is merged into a copy of the model, which all can run.
-    """
-
-    def ranker(bundle: Bundle) -> Ranker:
-        made = ranker_for(bundle, exclude_seen=config.evaluate.exclude_seen)
-        return reordered(made, bundle, items)
-
-    def adapted(scene: str) -> Ranker:
-        merged = merge(results.model, results.adapter(scene), trial / f"model-{scene}")
-        return ranker(results.trial(trial, merged))
-
-    name, base = model_name(config), ranker(bundle)
-    if config.adapters is None:
-        return {name: base}
-    served = scene_ranker(base, {scene: adapted(scene) for scene in config.adapters.scenes})
-    return {name: served, "without adapters": base}
-
-
 def _facts(
-    config: BuildConfig, items: Sequence[Row], split: Split, training: dict[str, Any]
+    config: BuildConfig,
+    items: Sequence[Row],
+    split: Split,
+    training: dict[str, Any],
+    blend: BlendSpec | None,
 ) -> dict[str, Any]:
     model, adapters = config.model, config.adapters
     facts = {
@@ -104,4 +80,6 @@ def _facts(
     }
     if adapters:
         facts["adapters"] = f"{', '.join(adapters.scenes)}; rank {adapters.rank}"
+    if blend:
+        facts["neighbours"] = f"{blend.weight:g} of the mixture"
     return facts

@@ -5,6 +5,7 @@ sids      text → embedding → residual quantisation         embed/, sids/
 dataset   the tokenizer, and the tasks as text             tokenizer.py, tasks.py
 train     a small model from scratch, or fine-tuning       model.py, train.py
 adapters  a LoRA adapter for each scene, where asked for   adapters.py
+blend     neighbours beside the model, where asked for      blend.py
 evaluate  HR and NDCG beside the baselines, a report       examination.py, evaluation.py
 publish   a numbered bundle; the champion, if rules hold   publish.py, gate.py
 """
@@ -17,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from model_store.build.config import BuildConfig
 from model_store.build.disk import disk_errors
-from model_store.build.evaluate import RankerFor
+from model_store.build.evaluate import FinderFor
 from model_store.build.publish import publish
 from model_store.build.stages import Work
 from model_store.build.steps import Steps
@@ -28,14 +29,14 @@ PUBLISH = "publish"
 
 
 def build(
-    config: BuildConfig, store: Versions[Location], work: Path, ranker_for: RankerFor
+    config: BuildConfig, store: Versions[Location], work: Path, finder_for: FinderFor
 ) -> Location:
     """Runs every stage that is not fresh and returns the place of the published version.
 
-    `work` keeps the files of the stages; `ranker_for` ranks through a serving engine.
+    `work` keeps the files of the stages; `finder_for` searches through a serving engine.
     Raises `BuildError` for unusable input, `BundleError` for a bundle that could not be served.
     """
-    place = run_stages(config, store, work, ranker_for)
+    place = run_stages(config, store, work, finder_for)
     assert place is not None
     return place
 
@@ -44,7 +45,7 @@ def run_stages(
     config: BuildConfig,
     store: Versions[Location],
     work: Path,
-    ranker_for: RankerFor,
+    finder_for: FinderFor,
     only: Sequence[str] = (),
 ) -> Location | None:
     """`build`, or only the named stages of it; `None` where `publish` is not one of them."""
@@ -52,7 +53,7 @@ def run_stages(
     disable_progress_bar()  # of transformers, which would be drawn across ours
     console.rule(f"[bold]{config.name}")
     made = Work(work, console)
-    steps = Steps(config, made, ranker_for, console)
+    steps = Steps(config, made, finder_for, console)
     stages = steps.stages()
     names = [*(stage.name for stage in stages), PUBLISH]
     chosen = only or names

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from model_store.build.blend import read_blend
 from model_store.build.config import BuildConfig
 from model_store.build.gate import Metrics, judge
 from model_store.build.ingest import ITEMS
@@ -21,9 +22,11 @@ def publish(
     training = json.loads((work.path("train") / "training.json").read_text())
     found = json.loads((work.path("evaluate") / "metrics.json").read_text())["overall"]
     told = {"data", "split", "sids", "model", "train", "adapters", "evaluate"}
+    told |= {"neighbours", "blend"}
     part = config.model_dump(mode="json", include=told)
     part |= {"loss": training["losses"][-1], "seconds": training["seconds"]}
-    stages = ["sids", "train", *(["adapters"] if config.adapters else []), "evaluate"]
+    asked = {"adapters": config.adapters, "blend": config.blend}
+    stages = ["sids", "train", *(name for name, given in asked.items() if given), "evaluate"]
     part["build"] = work.digest(stages, config.prompt.model_dump(mode="json"))
     version = _version_of(store, config.name, part["build"])
     if version is None:
@@ -33,6 +36,7 @@ def publish(
             store,
             work.path("train") / "model",
             adapters=work.path("adapters") if config.adapters else None,
+            blend=read_blend(work.path("blend")) if config.blend else None,
             training=part,
             metrics=found,
             report=work.path("evaluate") / "report",

@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from tokenizers import Tokenizer
 
+from model_store.blend import Blend
+from model_store.build.blend import read_blend
 from model_store.build.config import BuildConfig
 from model_store.build.dataset import Encoder
 from model_store.build.evaluate import Split
@@ -65,6 +67,11 @@ class Results:
             titles=[str(item["title"]) if item.get("title") else None for item in items],
         )
 
-    def trial(self, store: Path, model: Path) -> Bundle:
+    @property
+    def blend(self) -> Blend | None:
+        """What the bundle will blend its model with."""
+        return read_blend(self._work.path("blend")) if self._config.blend else None
+
+    def trial(self, store: Path, model: Path, blend: Blend | None = None) -> Bundle:
         """A bundle of the model folder `model` that nobody will serve, in a store of its own."""
-        return Bundle.load(make_bundle(self._config, self._work, Store(store), model))
+        return Bundle.load(make_bundle(self._config, self._work, Store(store), model, blend=blend))

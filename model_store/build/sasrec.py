@@ -1,16 +1,18 @@
 """SASRec, the baseline that a sequence model has to beat (Kang & McAuley, 2018).
 
 Self-attention over the item ids of a history, causal, with learnt positions, predicting each next
-item by the dot product with the item embeddings. One thing differs from the paper: the loss is the
-softmax over all items instead of binary cross entropy against one sampled negative, because that
-is the stronger baseline (Klenitskiy & Vasilev, 2023, "Turning Dross Into Gold Loss").
+item by the dot product with the item embeddings. One thing differs from the paper: the loss is a
+softmax instead of binary cross entropy against one sampled negative, because that is the stronger
+baseline (Klenitskiy & Vasilev, 2023, "Turning Dross Into Gold Loss"). It goes over all items or,
+where those are many, over the target and some items drawn for each batch.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from pydantic import Field
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -32,6 +34,12 @@ class SasRecSettings(Section):
     epochs: int = 40
     batch: int = 128
     learning_rate: float = 1e-3
+    negatives: int = Field(
+        default=0,
+        ge=0,
+        description="items that a target is told from, new ones each batch; 0: all",
+    )
+    validate_cases: int = Field(default=0, ge=0, description="the first so many of them; 0: all")
     patience: int = 5
     seed: int = 20
 
@@ -108,13 +116,12 @@ def train_sasrec(
     optimizer = torch.optim.Adam(model.parameters(), settings.learning_rate, betas=(0.9, 0.98))
     histories = [user.items for user in sequences if len(user.items) > 1]
     best, best_score, since = copy.deepcopy(model.state_dict()), -1.0, 0
+    valid = valid[: settings.validate_cases or None]
     for _ in track(range(settings.epochs), "SASRec"):
         model.train()
-        order = rng.permutation(len(histories))
-        for start in range(0, len(order), settings.batch):
-            chosen = [histories[i] for i in order[start : start + settings.batch]]
+        for chosen in _batches(histories, settings.batch, rng):
             optimizer.zero_grad()
-            _loss(model, chosen).backward()
+            _loss(model, chosen, settings.negatives).backward()
             optimizer.step()
         if not valid:
             continue
@@ -151,13 +158,34 @@ def sasrec_ranker(model: SasRec, *, exclude_seen: bool = False) -> Ranker:
     return rank
 
 
-def _loss(model: SasRec, histories: Sequence[Sequence[int]]) -> Tensor:
-    """Mean cross entropy of every next item over all items."""
+def _batches(
+    histories: Sequence[Sequence[int]], size: int, rng: np.random.Generator
+) -> Iterator[list[Sequence[int]]]:
+    """All histories in batches of like lengths, so that little is padding, each of as many events
+    as `size` histories have on average; both orders by chance."""
+    lengths = np.array([len(history) for history in histories])
+    order = np.lexsort((rng.random(len(histories)), lengths))
+    batch = lengths[order].cumsum() // (size * lengths.mean())
+    parts = np.split(order, np.flatnonzero(np.diff(batch)) + 1)
+    for part in rng.permutation(len(parts)):
+        yield [histories[i] for i in parts[part]]
+
+
+def _loss(model: SasRec, histories: Sequence[Sequence[int]], negatives: int) -> Tensor:
+    """Mean cross entropy of every next item over all items, or over it and `negatives` others that
+    are drawn for the whole batch, each item as likely as any."""
     batch, _ = _padded([h[-model.length - 1 :] for h in histories], model)
     inputs, targets = batch[:, :-1], batch[:, 1:]
     asked = targets > 0
-    logits = model.scores(model(inputs)[asked])
-    return nn.functional.cross_entropy(logits, targets[asked] - 1)
+    hidden, right = model(inputs)[asked], targets[asked]
+    if not negatives:
+        return nn.functional.cross_entropy(model.scores(hidden), right - 1)
+    drawn = torch.randint(1, model.items.num_embeddings, (negatives,), device=right.device)
+    others = hidden @ model.items(drawn).T  # (N, negatives)
+    others = others.masked_fill(drawn == right[:, None], -torch.inf)
+    own = (hidden * model.items(right)).sum(1)
+    loss: Tensor = (torch.cat([own[:, None], others], 1).logsumexp(1) - own).mean()
+    return loss
 
 
 def _padded(histories: Sequence[Sequence[int]], model: SasRec) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,9 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from model_store.build.adapters import check_scenes, in_scene, train_adapter
+from model_store.build.blend import blended, choose_weight, counted, show, write_blend
 from model_store.build.config import BuildConfig, FileData
-from model_store.build.evaluate import RankerFor, Split, metrics
+from model_store.build.evaluate import FinderFor, Split, metrics
 from model_store.build.evaluation import sample
 from model_store.build.examination import examine
 from model_store.build.files import Row, write_rows
@@ -26,7 +27,8 @@ from model_store.build.model import (
     from_scratch,
 )
 from model_store.build.results import SPEC, Results
-from model_store.build.rows import reordered
+from model_store.build.rows import catalogue_rows, moved, reordered
+from model_store.build.served import served_finder
 from model_store.build.sids.stage import make_sids
 from model_store.build.stages import Stage, Work
 from model_store.build.tasks import export, mixture
@@ -41,12 +43,12 @@ class Steps:
     """The stages of one build, each a method that fills a folder."""
 
     def __init__(
-        self, config: BuildConfig, work: Work, ranker_for: RankerFor, console: Console
+        self, config: BuildConfig, work: Work, finder_for: FinderFor, console: Console
     ) -> None:
         self._config = config
         self._work = work
         self._results = Results(config, work)
-        self._ranker_for = ranker_for
+        self._finder_for = finder_for
         self._console = console
 
     def stages(self) -> list[Stage]:
@@ -64,6 +66,13 @@ class Steps:
             resumes=True,
         )
         trained = ["train", "adapters"] if config.adapters else ["train"]
+        blend = Stage(
+            "blend",
+            self._blend,
+            [part["neighbours"], part["blend"], part["evaluate"]["exclude_seen"]],
+            after=["ingest", "sids", "dataset", *trained],
+        )
+        made = [*trained, "blend"] if config.blend else trained
         return [
             Stage(
                 "ingest",
@@ -86,11 +95,12 @@ class Steps:
                 resumes=True,
             ),
             *([adapters] if config.adapters else []),
+            *([blend] if config.blend else []),
             Stage(
                 "evaluate",
                 self._evaluate,
-                [part["name"], part["evaluate"]],
-                after=["ingest", "sids", "dataset", *trained],
+                [part["name"], part["neighbours"], part["evaluate"]],
+                after=["ingest", "sids", "dataset", *made],
             ),
         ]
 
@@ -165,7 +175,7 @@ class Steps:
         def validate(model: Path) -> float:
             with TemporaryDirectory(prefix="sidrec-") as folder:
                 bundle = self._results.trial(Path(folder), model)
-                ranked = reordered(self._ranker_for(bundle), bundle, items)(cases)
+                ranked = reordered(blended(self._finder_for(bundle), None), bundle, items)(cases)
             return metrics(ranked, [case.target for case in cases])["NDCG@10"]
 
         return validate
@@ -182,5 +192,21 @@ class Steps:
                 config.adapters, self._results.model, examples, config.train, folder / scene
             )
 
+    def _blend(self, folder: Path) -> None:
+        config, items, split = self._config, *self._results.data()
+        assert config.blend
+        neighbours = counted(split, len(items), config.neighbours, config.blend.keep)
+        rule = {"exclude_seen": config.evaluate.exclude_seen}
+        with TemporaryDirectory(prefix="sidrec-") as place:
+            trial = Path(place)
+            bundle = self._results.trial(trial, self._results.model)
+            base = self._finder_for(bundle, **rule)
+            finder = served_finder(config, self._results, self._finder_for, base, trial)
+            rows = catalogue_rows(bundle, items)
+            valid = [moved(case, rows) for case in split.valid]
+            scores = choose_weight(config.blend, neighbours.moved(rows), finder, valid, **rule)
+        write_blend(folder, config.blend, neighbours, scores)
+        show(scores, self._console)
+
     def _evaluate(self, folder: Path) -> None:
-        examine(self._config, self._results, self._ranker_for, folder, self._console)
+        examine(self._config, self._results, self._finder_for, folder, self._console)

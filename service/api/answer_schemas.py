@@ -20,7 +20,9 @@ class LevelShown(BaseModel):
     """What one code of a SID added, given those before it."""
 
     token: str
-    log_probability: float = Field(description="of this code; those of all levels sum to the score")
+    log_probability: float = Field(
+        description="of this code; those of all levels sum to that of the SID"
+    )
     eligible_items: int = Field(
         description="items that might have been shown under the SID up to here"
     )
@@ -31,11 +33,15 @@ class RecommendedItem(BaseModel):
     item_id: str
     title: str | None
     sid: str
-    score: float | None = Field(description="log-probability of the SID; null for popular items")
+    score: float | None = Field(
+        description="log-probability of the SID or, where the bundle blends, of the item by model"
+        " and neighbours together; null for popular items"
+    )
     source: Source = Field(description="another than the answer's where that one ran out")
     levels: list[LevelShown] | None = Field(
         None,
-        description="the score by level, where the request said `explain`",
+        description="the log-probability of the SID by level, where the request said `explain`;"
+        " not of an item that the neighbours of the history alone have found",
         exclude_if=lambda levels: levels is None,
     )
 

@@ -17,7 +17,7 @@ from model_store.adapters import ADAPTER_FILES
 from model_store.build.adapters import Adapters, check_scenes
 from model_store.build.config import BuildConfig, load_config
 from model_store.build.dataset import UserSequence, cuts_in
-from model_store.build.evaluate import Case, metrics, scene_ranker
+from model_store.build.evaluate import Case, in_scenes, metrics
 from model_store.build.ingest import read_items, read_split
 from model_store.build.rows import reordered
 from model_store.bundle import Bundle
@@ -174,6 +174,6 @@ def test_each_case_is_ranked_by_its_scene() -> None:
         Case(UserSequence("u", (1,), scene=scene), i)
         for i, scene in enumerate(("home", None, "attic", "promo", "home"))
     ]
-    ranker = scene_ranker(always(70), {"home": always(71), "promo": always(72)})
+    ranker = in_scenes(always(70), {"home": always(71), "promo": always(72)})
     assert ranker(cases) == [[71, 0], [70, 1], [70, 2], [72, 3], [71, 4]]
     assert ranker(cases[1:3]) == [[70, 1], [70, 2]]

@@ -24,7 +24,7 @@ from model_store.sid import Level, SidSpec
 from model_store.store import Store
 from service.cli import cli
 from service.engine import Query, create_engine
-from service.offline import engine_ranker
+from service.offline import engine_finder, engine_ranker
 from service.prompt import PromptBuilder
 from tests.tiny import MAX_LENGTH, random_model
 
@@ -51,7 +51,7 @@ class Built:
 
     def again(self, **changes: object) -> Path:
         config = BuildConfig.model_validate(self.config.model_dump() | changes)
-        return build(config, self.store, self.work, engine_ranker)
+        return build(config, self.store, self.work, engine_finder)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_a_worse_model_does_not_become_champion(
 def test_one_stage_at_a_time(built: Built, tmp_path: Path) -> None:
     def run(*stages: str) -> Path | None:
         store = Store(tmp_path / "store")
-        return run_stages(built.config, store, tmp_path / "work", engine_ranker, stages)
+        return run_stages(built.config, store, tmp_path / "work", engine_finder, stages)
 
     with pytest.raises(BuildError, match="no stage bake; there are ingest, sids"):
         run("bake")
@@ -170,7 +170,7 @@ def test_one_stage_at_a_time(built: Built, tmp_path: Path) -> None:
 def test_validation_needs_cases(built: Built, tmp_path: Path) -> None:
     config = BuildConfig.model_validate(built.config.model_dump() | {"split": {"kind": "users"}})
     with pytest.raises(BuildError, match="validate_every needs validation cases"):
-        build(config, Store(tmp_path / "s"), tmp_path / "w", engine_ranker)
+        build(config, Store(tmp_path / "s"), tmp_path / "w", engine_finder)
 
 
 def write_files(folder: Path, sequences: Sequence[Mapping[str, object]]) -> dict[str, object]:
@@ -194,7 +194,7 @@ def test_files_with_published_sids(tmp_path: Path) -> None:
         data=write_files(tmp_path, sequences),
         split={"kind": "leave-one-out"},
     )
-    bundle = Bundle.load(build(config, Store(tmp_path / "s"), tmp_path / "w", engine_ranker))
+    bundle = Bundle.load(build(config, Store(tmp_path / "s"), tmp_path / "w", engine_finder))
     assert sorted(bundle.sids) == sorted(f"<a_{i % 3}><b_{i // 3}>" for i in range(12))
     # The last two clicks of every user are kept out of the counts.
     kept = sum(len(s["sequence"]) - 2 for s in sequences if len(s["sequence"]) > 2)
@@ -217,7 +217,7 @@ def test_an_existing_model_is_fine_tuned_and_served(
         model={"base": str(tmp_path / "base"), "lora": lora, "dtype": "bfloat16"},
         evaluate={"sample": 2},
     )
-    bundle = Bundle.load(build(config, Store(tmp_path / "s"), tmp_path / "w", engine_ranker))
+    bundle = Bundle.load(build(config, Store(tmp_path / "s"), tmp_path / "w", engine_finder))
     assert bundle.spec.depth == 2
     weights = load_file(bundle.model_path / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
@@ -244,4 +244,4 @@ def test_missing_data_is_named(tmp_path: Path) -> None:
     data = {"source": "files", "items": tmp_path / "none.jsonl", "sequences": tmp_path / "no"}
     config = tiny(load_config(CONFIGS / "beauty.toml"), data=data)
     with pytest.raises(BuildError, match=r"none\.jsonl"):
-        build(config, Store(tmp_path / "s"), tmp_path / "w", engine_ranker)
+        build(config, Store(tmp_path / "s"), tmp_path / "w", engine_finder)

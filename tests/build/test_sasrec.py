@@ -27,10 +27,12 @@ def cases(users: list[UserSequence]) -> list[Case]:
     return [Case(UserSequence(u.user_id, u.items[:-1]), u.items[-1]) for u in users]
 
 
-def test_it_learns_a_chain() -> None:
+@pytest.mark.parametrize("negatives", [0, 10])
+def test_it_learns_a_chain(negatives: int) -> None:
     rng = np.random.default_rng(0)
     asked = cases(walks(rng, 300))
-    model = train_sasrec(walks(rng, 600), N, SETTINGS)
+    settings = SETTINGS.model_copy(update={"negatives": negatives})
+    model = train_sasrec(walks(rng, 600), N, settings)
     found = metrics(sasrec_ranker(model)(asked), [case.target for case in asked])
     assert found["HR@1"] > 0.9
 

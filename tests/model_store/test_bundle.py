@@ -20,10 +20,19 @@ from tokenizers import Tokenizer, models
 from model_store import Bundle, BundleError, ModelStoreError, SidError
 from model_store.build.tokenizer import save_tokenizer, train_tokenizer
 from model_store.bundle import CATALOGUE, MANIFEST, Manifest, file_entries, is_pickle, validate
+from model_store.neighbours import NEIGHBOURS
 from model_store.prompt import PromptTemplate
 from model_store.sid import END, Level, SidSpec, infer_spec
 from model_store.store import Store, create_bundle
-from tests.tiny import MAX_LENGTH, TEMPLATE, Item, make_bundle, random_items, write_items
+from tests.tiny import (
+    MAX_LENGTH,
+    TEMPLATE,
+    Item,
+    make_bundle,
+    random_blend,
+    random_items,
+    write_items,
+)
 
 ITEMS = random_items(30, (4, 4, 4), seed=8, extra_share=0.4)
 TOKENIZER = "model/tokenizer.json"
@@ -786,3 +795,55 @@ class TestCreateBundle:
     def test_codebooks_are_those_of_the_vocabulary(self, good: Bundle) -> None:
         vocabulary = good.tokenizer.get_vocab()
         assert good.spec == infer_spec([item["sid"] for item in ITEMS], vocabulary)
+
+
+class TestBlend:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """Of a bundle that blends, to be broken."""
+        return make_bundle(tmp_path, ITEMS, blend=random_blend(len(ITEMS))).path
+
+    def test_it_follows_the_items_into_their_order(self, tmp_path: Path) -> None:
+        blend = random_blend(len(ITEMS), weight=0.3)
+        made = make_bundle(tmp_path, ITEMS, blend=blend)
+        assert made.blend is not None
+        assert made.blend.spec == blend.spec
+        rows = [made.catalogue.row_of[item["item_id"]] for item in ITEMS]
+        for i, row in enumerate(rows):
+            there, votes = made.blend.neighbours.votes([row], blend.spec)
+            here, expected = blend.neighbours.votes([i], blend.spec)
+            assert votes.tolist() == expected.tolist()
+            assert sorted(there.tolist()) == sorted(rows[other] for other in here)
+
+    def test_a_bundle_without_a_table_blends_nothing(self, good: Bundle) -> None:
+        assert good.blend is None
+
+    def test_damaged(self, folder: Path) -> None:
+        table = folder / NEIGHBOURS
+        table.write_bytes(table.read_bytes()[:-1] + b"!")
+        assert sole_problem(folder).startswith(f"{NEIGHBOURS} has the checksum ")
+
+    def test_no_table(self, folder: Path) -> None:
+        (folder / NEIGHBOURS).write_text("beside")
+        seal(folder)
+        assert sole_problem(folder).startswith(f"{NEIGHBOURS}: no table of neighbours: ")
+
+    def test_of_another_catalogue(self, folder: Path) -> None:
+        random_blend(31).neighbours.write(folder / NEIGHBOURS)
+        seal(folder)
+        assert sole_problem(folder) == f"{NEIGHBOURS}: 31 items, the catalogue has 30"
+
+    def test_missing(self, folder: Path) -> None:
+        (folder / NEIGHBOURS).unlink()
+        assert sole_problem(folder) == f"{NEIGHBOURS} is missing"
+        seal(folder)
+        assert sole_problem(folder) == f"{NEIGHBOURS} has nothing to blend, {MANIFEST} has"
+
+    def test_the_manifest_does_not_know_of_it(self, folder: Path) -> None:
+        edit(folder / MANIFEST, blend=None)
+        assert sole_problem(folder) == f"{MANIFEST} has nothing to blend, {NEIGHBOURS} has"
+
+    @pytest.mark.parametrize("weight", [0, 1, -0.5, "much"])
+    def test_an_impossible_weight(self, folder: Path, weight: Any) -> None:
+        edit(folder / MANIFEST, blend={"weight": weight})
+        assert "blend.weight" in sole_problem(folder)
