@@ -46,6 +46,7 @@ from service.origin import origin_of
 from service.popularity import Popularity
 from service.pseudonyms import Pseudonyms
 from service.redis_server import EmbeddedRedis
+from service.redis_watch import kept_running
 from service.settings import Settings
 from service.tracing import Tracing
 
@@ -143,6 +144,7 @@ async def _connect(settings: Settings, stack: AsyncExitStack) -> Redis:
         embedded = EmbeddedRedis(settings.state_dir / "redis")
         await asyncio.to_thread(embedded.start)
         stack.push_async_callback(asyncio.to_thread, embedded.stop)
+        await stack.enter_async_context(kept_running(embedded))
         url = embedded.url
     timeout = settings.redis_timeout_ms
     client = connect(url, timeout_ms=timeout, connect_timeout_ms=timeout)

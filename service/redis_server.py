@@ -97,6 +97,19 @@ class EmbeddedRedis:
             self.stop()
             raise
 
+    @property
+    def ended(self) -> bool:
+        """Whether a server that was started, and not stopped, does not run any more."""
+        return self._process is not None and self._process.poll() is not None
+
+    def start_again(self) -> None:
+        """Start a server that has `ended`, on the data that it left; the folder stays owned.
+        Returns and raises as `start`; after a failure it may be called again."""
+        try:
+            self._launch(find_binary())
+        except OSError as error:
+            raise RedisStartFailed(f"{self.folder}: {error}") from error
+
     def stop(self) -> None:
         """End the server: SIGTERM, on which it flushes its file, then SIGKILL. Never raises."""
         process, self._process = self._process, None
