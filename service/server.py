@@ -1,10 +1,12 @@
 """Runs the application under uvicorn: one process, its signals, and a start that fails plainly."""
 
 import gc
+import resource
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 import structlog
@@ -57,6 +59,7 @@ def run(settings: Settings) -> None:
         ),
         gc_freeze=settings.gc_freeze,
     )
+    _allow_connections()
     # uvicorn raises the signal once more when it is done. By default that would end the process
     # with the signal's exit code, as if it had not been asked politely.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -120,6 +123,15 @@ class _Watched:
             if not failed:
                 raise
             self.failure = error
+
+
+def _allow_connections() -> None:
+    """Lets this process open as many files as it may: each connection is one, and the usual limit
+    of 1,024 is there for programs that use select()."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems have a limit that they do not grant.
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _lines(error: Exception) -> list[str]:
