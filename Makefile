@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: serve test fuzz lint format bench clean
+.PHONY: serve test fuzz faults lint format bench clean
 
 serve: $(VENV)/.installed-serve
 	$(BIN)/sidrec serve
@@ -17,6 +17,12 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-vllm $(VENV)/.installed-system
 fuzz: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.service.fuzz --seconds 300
 	$(BIN)/python -m tests.service.fuzz --seconds 300 --keys
+
+# What breaks on purpose, for longer than in `make test`; writes the table of docs/reliability.md.
+# ROW=redis_killed runs one row and writes nothing.
+faults: $(VENV)/.installed-dev $(VENV)/.installed-system
+	FAULTS_SCALE=10 FAULTS_TABLE=$(if $(ROW),,docs/reliability.md) \
+	    $(BIN)/python -m pytest tests/faults -s -q $(if $(ROW),-k test_$(ROW))
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
