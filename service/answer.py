@@ -21,6 +21,9 @@ class Ask:
     exclude_seen: which items of the user's past it must not contain; None is the deployment's
     explain:      whether picks shall say what each level of their SID added to the score
     filter:       what each item must satisfy, beside the deployment's rules
+    caller:       who shares the engine with others; not who the items are for
+    patient:      whether it joins the engine's queue however long that is: it is one of several
+                  that were let in as one
     """
 
     k: int
@@ -34,6 +37,8 @@ class Ask:
     exclude_seen: Seen | None = None
     explain: bool = False
     filter: Filter | None = None
+    caller: str = "anonymous"
+    patient: bool = False
 
 
 @dataclass(frozen=True, slots=True)

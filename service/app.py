@@ -34,6 +34,7 @@ from service.api.problems import handle_problems
 from service.api.scopes import ScopedApp, require_scopes
 from service.api.security_headers import SecurityHeaders
 from service.api.state import Service
+from service.engine_queue import EngineQueue
 from service.experiments.experiments import Experiments
 from service.history import History, connect
 from service.holder import Holder
@@ -67,7 +68,8 @@ def create_app(settings: Settings) -> FastAPI:
     frees what it had started by then.
     """
     admission = Admission(settings.max_in_flight)
-    metrics = Metrics(lambda: admission.in_flight, settings.max_in_flight)
+    queue = EngineQueue(settings.max_wait_ms)
+    metrics = Metrics(lambda: admission.in_flight, settings.max_in_flight, queue)
     tracing = Tracing(settings.otlp_endpoint)
 
     @asynccontextmanager
@@ -78,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
             client = await _connect(settings, stack)
             history = _history(client, settings)
             popularity = _popularity(client, settings)
-            loader = Loader(settings, history, popularity, client)
+            loader = Loader(settings, history, popularity, client, queue)
             origin = await asyncio.to_thread(origin_of, settings)
             holder = Holder(await loader.load(await asyncio.to_thread(origin.first)))
             stack.push_async_callback(holder.close)
@@ -90,7 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
             )
             await stack.enter_async_context(experiments.followed())
             service = Service(
-                *(settings, holder, manager, history, popularity, metrics, admission),
+                *(settings, holder, manager, history, popularity, metrics, admission, queue),
                 *(Guard(keyring, metrics.http), experiments),
                 # In this order: an answer is not kept once what it follows from is gone.
                 keepers=(history, KeptAnswers(client), experiments),

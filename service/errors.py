@@ -119,7 +119,7 @@ class ExperimentsUnavailable(SidrecError):
 
 
 class Overloaded(SidrecError):
-    """More requests are in flight than this process admits; retry after `retry_after` seconds."""
+    """Too much work is under way to admit more; retry after `retry_after` seconds."""
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)

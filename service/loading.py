@@ -28,6 +28,7 @@ from service.catalogue.changes import Changes
 from service.catalogue.live import LiveCatalogue
 from service.eligibility.policy import Policy
 from service.engine import Engine, create_engine
+from service.engine_queue import EngineQueue
 from service.history import History
 from service.holder import InService, Loaded, Version
 from service.memory import Need
@@ -41,15 +42,24 @@ Marks = Mapping[str, tuple[int, int, int]]
 
 
 class Loader:
-    """Loads bundles with the same settings and the same Redis. For one event loop."""
+    """Loads bundles with the same settings, the same Redis, and one queue for the searches of all.
+
+    For one event loop.
+    """
 
     def __init__(
-        self, settings: Settings, history: History, popularity: Popularity, client: Redis
+        self,
+        settings: Settings,
+        history: History,
+        popularity: Popularity,
+        client: Redis,
+        queue: EngineQueue,
     ) -> None:
         self._settings = settings
         self._history = history
         self._popularity = popularity
         self._client = client
+        self._queue = queue
         self._policy = Policy(
             settings.exclude_seen,
             settings.purchase_types,
@@ -123,6 +133,7 @@ class Loader:
             deadline_ms=settings.deadline_ms,
             cache=_cache(settings, bundle, self._client),
             catalogue=lambda: catalogue.current,
+            queue=self._queue,
         )
         return recommender, Titles(bundle, engine, recommender)
 

@@ -1,6 +1,6 @@
 """Why the model did not answer."""
 
-from service.errors import DeadlinePassed, EngineDead, EngineError, HistoryUnavailable
+from service.errors import DeadlinePassed, EngineDead, EngineError, HistoryUnavailable, Overloaded
 from service.sources import Reason
 
 
@@ -19,6 +19,8 @@ def reason_of(error: Exception | None) -> Reason:
             return "history_unavailable"
         case DeadlinePassed():
             return "deadline"
+        case Overloaded():
+            return "overloaded"
         case EngineDead():
             return "engine_dead"
         case EngineError():

@@ -26,14 +26,14 @@ from structlog.typing import FilteringBoundLogger
 from model_store.bundle import Bundle
 from model_store.edition import Edition
 from model_store.sid import Eligibility
-from service.answer import Answer, Ask, Pick
+from service.answer import Answer, Ask
 from service.answer_cache import AnswerCache
 from service.catalogue.snapshot import Snapshot
 from service.deadline import Deadline, Pace
 from service.eligibility.policy import Policy, Seen
 from service.engine import Beam, Engine, Query
-from service.errors import DeadlinePassed, EngineError, InvalidInput
-from service.explain import explain
+from service.engine_queue import EngineQueue
+from service.errors import DeadlinePassed, EngineError, InvalidInput, Overloaded
 from service.history import History
 from service.past import Past
 from service.popularity import Popularity
@@ -42,6 +42,7 @@ from service.prompt import PromptBuilder
 from service.ranking import Ranking, best_items
 from service.reasons import NoHistory, NothingEligible, reason_of
 from service.run import Run
+from service.showing import as_shown
 from service.sources import Picks, Reason, Source, popular_rows
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
@@ -53,8 +54,9 @@ class Recommender:
     `beam_width` and `deadline_ms` (0: none) are those of requests that name none; `policy` what no
     answer may contain; `popularity` what is clicked now, beside what the catalogue knows; `cache`
     where answers are kept for a while, if they are; `catalogue` what is there when a request
-    begins, by default what the bundle has. Raises InvalidInput, naming a part of the policy's
-    rules, where the catalogue lacks what they are about.
+    begins, by default what the bundle has; `queue` those who search, whichever recommender they
+    ask. Raises InvalidInput, naming a part of the policy's rules, where the catalogue lacks what
+    they are about.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Recommender:
         deadline_ms: int = 0,
         cache: AnswerCache[Answer] | None = None,
         catalogue: Callable[[], Snapshot] | None = None,
+        queue: EngineQueue | None = None,
     ) -> None:
         self._engine = engine
         self._history = history
@@ -78,6 +81,7 @@ class Recommender:
         self._deadline_ms = deadline_ms
         self._cache = cache
         self._pace = Pace()
+        self._queue = queue or EngineQueue()
         self._prompt = PromptBuilder(bundle)
         self._ranking = Ranking(bundle)
         self.profiles = Profiles(bundle)
@@ -95,7 +99,8 @@ class Recommender:
     async def recommend(self, ask: Ask) -> Answer:
         """Raises InvalidInput for a scene that the bundle does not know, a filter over attributes
         that the catalogue lacks, and a profile that leaves no room in the prompt or brings
-        tokens of the model into it; any other trouble is answered with popular items."""
+        tokens of the model into it, and Overloaded where the engine's queue is full and there is
+        no deadline; any other trouble is answered with popular items."""
         scene = self._known_scene(ask.scene)
         self.profiles.check(ask.profile)
         deadline = Deadline(self._deadline_ms if ask.deadline_ms is None else ask.deadline_ms)
@@ -111,7 +116,9 @@ class Recommender:
             )
         if self._cache is None or past.error is not None:
             return await self._answer(ask, scene, which, past, now, deadline, run)
-        unnamed = replace(ask, user_id=None, history=None, deadline_ms=None)
+        unnamed = replace(
+            ask, user_id=None, history=None, deadline_ms=None, caller="", patient=False
+        )
         whose = ask.user_id if past.remembered else None
         key = self._cache.key(now.version, unnamed, past, user_id=whose)
         with run.stage("cache"):
@@ -133,8 +140,8 @@ class Recommender:
     async def find(self, ask: Ask, tokens: Sequence[int]) -> Answer:
         """The best eligible items behind a prompt that speaks of no user.
 
-        Raises InvalidInput for a filter over attributes that the catalogue lacks, and EngineError:
-        there is nothing to fall back to.
+        Raises InvalidInput for a filter over attributes that the catalogue lacks, EngineError and
+        Overloaded: there is nothing to fall back to.
         """
         run, now = Run(), self._now()
         with run.stage("eligibility"):
@@ -146,11 +153,13 @@ class Recommender:
                 query = Query(
                     tokens, self._width(ask), eligible, trie=now.searched, explain=ask.explain
                 )
-                beams = await self._engine.search(query)
+                self._queue.check(ask.caller)
+                with self._queue.search(ask.caller):
+                    beams = await self._engine.search(query)
         with run.stage("items"):
             picks = Picks(ask.k, eligible)
             picks.scored("model", best_items(beams, ask.k, eligible))
-            shown = self._shown(picks, beams, ask, eligible, now)
+            shown = as_shown(picks, beams, now, self._spec, eligible, ask.explain)
         return Answer(
             picks=shown,
             source="model",
@@ -189,11 +198,15 @@ class Recommender:
                 reason = reason_of(error)
             if isinstance(error, EngineError):
                 _log.warning("fallback", reason=reason, error=str(error))
+        except Overloaded as error:
+            if deadline.at is None:
+                raise
+            reason = reason_of(error)
         with run.stage("items"):
             for source, rows in popular_rows(now.catalogue, self._popularity, scene):
                 if not picks.full:
                     picks.ranked(source, rows)
-            shown = self._shown(picks, beams, ask, eligible, now)
+            shown = as_shown(picks, beams, now, self._spec, eligible, ask.explain)
         return Answer(
             picks=shown,
             source=picks.source,
@@ -245,6 +258,8 @@ class Recommender:
             raise NothingEligible
         if not self._pace.fits(deadline):
             raise DeadlinePassed("a search takes longer at present than is left")
+        if not ask.patient:
+            self._queue.check(ask.caller)
         with run.stage("prompt"):
             tokens, run.used = self._prompt.build_from(codes, profile, scene)
         query = Query(
@@ -256,28 +271,9 @@ class Recommender:
             explain=ask.explain,
             deadline=deadline.at,
         )
-        with run.stage("search"), self._pace.measured():
+        with run.stage("search"), self._pace.measured(), self._queue.search(ask.caller):
             beams = await deadline.wait(self._engine.search(query))
         return "model" if len(codes) else "profile", beams
-
-    def _shown(
-        self,
-        picks: Picks,
-        beams: Sequence[Beam],
-        ask: Ask,
-        eligible: Eligibility | None,
-        now: Snapshot,
-    ) -> list[Pick]:
-        catalogue = now.catalogue
-        shown = [
-            Pick(catalogue.item_ids[row], catalogue.titles[row], catalogue.sids[row], score, source)
-            for row, score, source in picks
-        ]
-        if not ask.explain:
-            return shown
-        by_beam = explain(beams, now.trie, eligible, self._spec)
-        of = {catalogue.sids[b.rows[0]]: gains for b, gains in zip(beams, by_beam, strict=True)}
-        return [p if p.score is None else replace(p, levels=of.get(p.sid)) for p in shown]
 
     def _width(self, ask: Ask) -> int:
         return max(ask.beam_width or self._beam_width, ask.k)

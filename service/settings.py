@@ -164,6 +164,12 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(
         512, ge=1, description="Recommendations worked on at once; more are refused with 503"
     )
+    max_wait_ms: int = Field(
+        5000,
+        ge=0,
+        description="Longest wait for the engine: whoever would wait longer is refused with 503;"
+        " 0: any time",
+    )
     max_batch: int = Field(64, ge=1, description="Most recommendations in one request")
     cache_ttl_ms: int = Field(
         0, ge=0, description="Milliseconds for which equal requests get the same answer; 0: never"

@@ -24,6 +24,7 @@ Reason = Literal[
     "no_history",
     "nothing_eligible",
     "deadline",
+    "overloaded",
     "history_unavailable",
     "engine_error",
     "engine_dead",

@@ -1,20 +1,23 @@
 """`POST /v1/recommendations`"""
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request
 
 from service.api.answer_schemas import Recommendations
 from service.api.disconnect import unless_gone
+from service.api.door import Admitted
 from service.api.problems import documented
 from service.api.schemas import RecommendationRequest
-from service.api.scopes import READ, ScopedRoute
-from service.api.state import Service, service_about, service_of
+from service.api.scopes import READ
+from service.api.state import Service, caller_of, service_about, service_of
 from service.api.told import tell_recommendations
 from service.errors import InvalidInput
 from service.holder import InService
 from service.settings import Settings
 from service.spans import annotate, span
 
-router = APIRouter(tags=["recommendations"], route_class=ScopedRoute)
+router = APIRouter(tags=["recommendations"], route_class=Admitted)
 
 
 @router.post("/v1/recommendations", openapi_extra=READ, responses=documented(413, 422, 503))
@@ -28,7 +31,8 @@ async def recommend(wanted: RecommendationRequest, request: Request) -> Recommen
     check(wanted, service.settings)
     request_id = request.state.request_id
     with service.admission.place(), service.holder.take() as current:
-        answer = await unless_gone(request, answer_one(wanted, service, current, request_id))
+        work = answer_one(wanted, service, current, request_id, caller_of(request))
+        answer = await unless_gone(request, work)
     tell_recommendations(answer)
     return answer
 
@@ -41,12 +45,19 @@ def check(wanted: RecommendationRequest, settings: Settings) -> None:
 
 
 async def answer_one(
-    wanted: RecommendationRequest, service: Service, current: InService, request_id: str
+    wanted: RecommendationRequest,
+    service: Service,
+    current: InService,
+    request_id: str,
+    caller: str,
+    *,
+    patient: bool = False,
 ) -> Recommendations:
     """The answer to a request that was checked and admitted, under the arms of its user; counted in
     the metrics and for the experiments."""
+    ask = replace(wanted.ask(), caller=caller, patient=patient)
     with span("recommendation"):
-        treated = await service.experiments.recommend(wanted.ask(), current, service.holder)
+        treated = await service.experiments.recommend(ask, current, service.holder)
         annotate(source=treated.answer.source, reason=treated.answer.reason)
     service.metrics.answers.answered(treated.answer)
     service.experiments.answered(treated, wanted.user_id, request_id)

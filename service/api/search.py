@@ -1,5 +1,6 @@
 """`POST /v1/search` and `GET /v1/items/{id}/describe`: items by words, and words for an item."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 from service.answer import Ask
 from service.api.answer_schemas import BundleName, RecommendedItem
 from service.api.disconnect import unless_gone
+from service.api.door import Admitted
 from service.api.items import known
 from service.api.paths import register_ids
 from service.api.problems import documented
@@ -18,14 +20,14 @@ from service.api.schemas import (
     ItemId,
     RequestBody,
 )
-from service.api.scopes import READ, ScopedRoute
-from service.api.state import service_of
+from service.api.scopes import READ
+from service.api.state import caller_of, service_of
 from service.api.told import tell
 from service.eligibility.wanted import WantedFilter
 from service.settings import MAX_BEAM_WIDTH
 
 register_ids()
-router = APIRouter(tags=["search"], route_class=ScopedRoute)
+router = APIRouter(tags=["search"], route_class=Admitted)
 
 
 class SearchRequest(RequestBody):
@@ -92,7 +94,7 @@ async def search(wanted: SearchRequest, request: Request) -> SearchResults:
     """
     service = service_of(request)
     with service.admission.place(), service.holder.take() as current:
-        work = current.titles.search(wanted.query, wanted.ask())
+        work = current.titles.search(wanted.query, replace(wanted.ask(), caller=caller_of(request)))
         answer = await unless_gone(request, work)
     found = SearchResults(
         request_id=request.state.request_id,

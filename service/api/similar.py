@@ -1,5 +1,6 @@
 """`POST /v1/items/{id}/similar`"""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -8,6 +9,7 @@ from pydantic import ConfigDict, Field, StrictBool, StrictInt
 from service.answer import Ask
 from service.api.answer_schemas import Recommendations
 from service.api.disconnect import unless_gone
+from service.api.door import Admitted
 from service.api.items import known
 from service.api.paths import register_ids
 from service.api.problems import documented
@@ -18,14 +20,14 @@ from service.api.schemas import (
     ItemId,
     RequestBody,
 )
-from service.api.scopes import READ, ScopedRoute
-from service.api.state import service_of
+from service.api.scopes import READ
+from service.api.state import caller_of, service_of
 from service.api.told import tell_recommendations
 from service.eligibility.wanted import WantedFilter
 from service.settings import MAX_BEAM_WIDTH
 
 register_ids()
-router = APIRouter(tags=["recommendations"], route_class=ScopedRoute)
+router = APIRouter(tags=["recommendations"], route_class=Admitted)
 
 
 class SimilarRequest(RequestBody):
@@ -69,7 +71,8 @@ async def similar(item_id: str, wanted: SimilarRequest, request: Request) -> Rec
     service = service_of(request)
     with service.admission.place(), service.holder.take() as current:
         known(current, item_id)
-        answer = await unless_gone(request, current.recommender.recommend(wanted.ask(item_id)))
+        ask = replace(wanted.ask(item_id), caller=caller_of(request))
+        answer = await unless_gone(request, current.recommender.recommend(ask))
     service.metrics.answers.answered(answer)
     said = Recommendations.of(request.state.request_id, None, current.bundle, answer)
     tell_recommendations(said)

@@ -8,6 +8,7 @@ from structlog.contextvars import bind_contextvars
 
 from service.api.admission import Admission
 from service.api.guard import Guard
+from service.engine_queue import EngineQueue
 from service.experiments.experiments import Experiments
 from service.forgetting import Keeper
 from service.history import History
@@ -28,6 +29,7 @@ class Service:
     popularity: Popularity
     metrics: Metrics
     admission: Admission
+    queue: EngineQueue
     guard: Guard
     experiments: Experiments
     keepers: Sequence[Keeper]
@@ -53,3 +55,9 @@ def most(request: Request, of_service: int) -> int:
     its own."""
     of_key: int | None = request.state.batch
     return of_service if of_key is None else min(of_service, of_key)
+
+
+def caller_of(request: Request) -> str:
+    """Whose request it is, among those who share the service; all strangers are one."""
+    caller: str = request.state.principal
+    return caller

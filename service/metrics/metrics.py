@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
 
+from service.engine_queue import EngineQueue
 from service.metrics.answers import AnswerMetrics
 from service.metrics.catalogue import CatalogueMetrics
 from service.metrics.engine import EngineMetrics
@@ -15,10 +16,10 @@ from service.metrics.models import ModelMetrics
 class Metrics:
     """One registry per application, so that two in a process do not mix.
 
-    `in_flight` is asked at each scrape, and `limit` is how many of them there may be.
+    `in_flight` and `queue` are asked at each scrape; `limit` is how many may be in flight.
     """
 
-    def __init__(self, in_flight: Callable[[], int], limit: int) -> None:
+    def __init__(self, in_flight: Callable[[], int], limit: int, queue: EngineQueue) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         Gauge(
@@ -29,6 +30,13 @@ class Metrics:
             "Recommendations that are worked on at once at most",
             registry=registry,
         ).set(limit)
+        for name, documentation, now in (
+            ("under_way", "Searches that run or wait for the engine", lambda: queue.under_way),
+            ("limit", "Searches that may be under way", lambda: queue.limit),
+            ("wait_seconds", "Time that one more would wait", lambda: queue.wait),
+        ):
+            gauge = Gauge(f"sidrec_queue_{name}", documentation, registry=registry)
+            gauge.set_function(now)
         self.http = HttpMetrics(registry)
         self.answers = AnswerMetrics(registry)
         self.engine = EngineMetrics(registry)

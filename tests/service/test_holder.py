@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from model_store.bundle import Bundle
 from service.engine import Query
+from service.engine_queue import EngineQueue
 from service.errors import EngineDead, ModelConflict, ModelNotLoaded
 from service.history import History, connect
 from service.holder import Holder, InService, Version
@@ -23,10 +24,8 @@ ONE, TWO = Version("shop", 1), Version("shop", 2)
 async def models(redis_url: str, versions: tuple[Bundle, Bundle]) -> AsyncIterator[list[InService]]:
     client: Redis = connect(redis_url, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS)
     history, popularity = History(client, limit=10), Popularity(client)
-    loaded = [
-        await Loader(Settings(engine="fake"), history, popularity, client).load(bundle.path)
-        for bundle in versions
-    ]
+    loader = Loader(Settings(engine="fake"), history, popularity, client, EngineQueue())
+    loaded = [await loader.load(bundle.path) for bundle in versions]
     yield loaded
     for model in loaded:
         await model.close()
