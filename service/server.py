@@ -39,7 +39,7 @@ def run(settings: Settings) -> None:
     Raises `StartFailed` where the start fails for a reason that its owner can mend.
     """
     configure_logs(settings)
-    # An engine's thread that comes back from its kernels waits this long, at most, for Python's lock
+    # So long, at most, waits an engine's thread that comes back from its kernels for Python's lock
     # while the event loop works. By default it would be 5 ms, which is half of a small search.
     sys.setswitchinterval(50e-6)
     try:
