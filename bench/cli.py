@@ -11,6 +11,7 @@ from bench.load import load
 from bench.replay import replay
 from bench.search import search
 from bench.service import service
+from bench.swap import swap
 from bench.trie import trie
 from bench.vllm_profile import vllm_profile
 
@@ -30,6 +31,7 @@ app.command()(service)
 app.command()(catalogue)
 app.command()(experiment)
 app.command()(load)
+app.command()(swap)
 app.command()(replay)
 app.command()(search)
 app.command("vllm-profile")(vllm_profile)

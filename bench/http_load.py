@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from typing import ParamSpec, TypeVar
 
@@ -34,6 +34,16 @@ _AHEAD_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer with status 200: when its request was due and when it was there, by the clock that
+    all processes of the machine share (`time.perf_counter`), and what it said."""
+
+    due: float
+    there: float
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """What came back, and what sending cost.
 
@@ -43,6 +53,7 @@ class Answered:
     wall_s:   from the first request to the last answer
     cpu_s:    processor time of the sending process
     lag_s:    how late the latest request was sent: a sender that cannot keep up measures itself
+    replies:  what was answered, where that was asked for
     """
 
     seconds: list[float]
@@ -50,6 +61,7 @@ class Answered:
     wall_s: float
     cpu_s: float
     lag_s: float = 0.0
+    replies: list[Reply] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -77,8 +89,10 @@ def open_loop(
     *,
     poisson: bool = True,
     seed: int = 0,
+    keep: bool = False,
 ) -> Answered:
-    """`rate` requests a second for `seconds`, evenly spaced or as a Poisson process."""
+    """`rate` requests a second for `seconds`, evenly spaced or as a Poisson process; `keep` what is
+    answered."""
     count = max(1, round(rate * seconds))
     gaps = np.full(count, 1 / rate)
     if poisson:
@@ -88,11 +102,16 @@ def open_loop(
     async def run(session: aiohttp.ClientSession) -> Answered:
         seconds_taken: list[float] = []
         outcomes: Counter[str] = Counter()
+        replies: list[Reply] = []
         start, lag = time.perf_counter() + _AHEAD_S, 0.0
 
         async def one(at: float, body: bytes) -> None:
-            outcomes[await _post(session, url, body)] += 1
-            seconds_taken.append(time.perf_counter() - at)
+            outcome, content = await _post(session, url, body)
+            outcomes[outcome] += 1
+            there = time.perf_counter()
+            seconds_taken.append(there - at)
+            if keep and outcome in ("200", "popular"):
+                replies.append(Reply(at, there, content))
 
         async with asyncio.TaskGroup() as group:
             for moment, body in zip(due, cycle(bodies), strict=False):
@@ -102,7 +121,8 @@ def open_loop(
                 lag = max(lag, time.perf_counter() - at)
                 group.create_task(one(at, body))
         wall = time.perf_counter() - start
-        return Answered(seconds_taken, dict(outcomes), wall, time.process_time() - cpu, lag)
+        cost = time.process_time() - cpu
+        return Answered(seconds_taken, dict(outcomes), wall, cost, lag, replies)
 
     cpu = time.process_time()
     return asyncio.run(_with_session(run))
@@ -118,7 +138,7 @@ def closed_loop(url: str, bodies: Sequence[bytes], in_flight: int, seconds: floa
 
         async def caller() -> None:
             while (at := time.perf_counter()) < start + seconds:
-                outcomes[await _post(session, url, next(left))] += 1
+                outcomes[(await _post(session, url, next(left)))[0]] += 1
                 seconds_taken.append(time.perf_counter() - at)
 
         await asyncio.gather(*(caller() for _ in range(in_flight)))
@@ -144,14 +164,14 @@ async def _with_session(run: Callable[[aiohttp.ClientSession], Awaitable[T]]) ->
         return await run(session)
 
 
-async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> str:
+async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> tuple[str, bytes]:
     try:
         async with session.post(url + PATH, data=body, headers=_JSON) as answer:
             content = await answer.read()
             # The answer's own source stands before those of its items.
             _, _, source = content.partition(b'"source":"')
             if answer.status == 200 and source.startswith(b"popular"):
-                return "popular"
-            return str(answer.status)
+                return "popular", content
+            return str(answer.status), content
     except (aiohttp.ClientError, TimeoutError):
-        return "error"
+        return "error", b""

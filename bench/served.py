@@ -42,8 +42,9 @@ class Served:
 
 
 @contextmanager
-def served(bundle: Path, threads: int, settings: Mapping[str, Any]) -> Iterator[Served]:
-    """`sidrec serve` on a free port; `settings` by the names of `service.settings`.
+def served(bundle: Path | None, threads: int, settings: Mapping[str, Any]) -> Iterator[Served]:
+    """`sidrec serve` on a free port; `settings` by the names of `service.settings`, a store among
+    them where there is no `bundle`.
 
     Raises `NotServing` with what it said when it does not start.
     """
@@ -53,7 +54,9 @@ def served(bundle: Path, threads: int, settings: Mapping[str, Any]) -> Iterator[
     ):
         log = Path(name) / "log"
         given = {"bundle": bundle, "threads": threads, "redis_url": redis.url, **settings}
-        environment = {f"SIDREC_{key.upper()}": str(value) for key, value in given.items()}
+        environment = {
+            f"SIDREC_{key.upper()}": str(value) for key, value in given.items() if value is not None
+        }
         command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
         with log.open("w") as output:
             process = subprocess.Popen(
@@ -89,7 +92,11 @@ class Connection:
 
     def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body of the answer."""
-        self._connection.request("POST", path, body, {"Content-Type": "application/json"})
+        return self.ask("POST", path, body)
+
+    def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        """The same with another method."""
+        self._connection.request(method, path, body, {"Content-Type": "application/json"})
         answer = self._connection.getresponse()
         return answer.status, answer.read()
 
