@@ -29,6 +29,7 @@ def two_versions(bundle: Bundle, root: Path) -> Sids:
     store = Store(root)
     mixed = np.random.default_rng(7).permutation(len(bundle.catalogue))
     ids = bundle.catalogue.item_ids
+    quantizer = bundle.path / "quantizer"
     of: Sids = {}
     for version, sids in ((1, bundle.sids), (2, [bundle.sids[row] for row in mixed])):
         rows = zip(bundle.catalogue.table.to_pylist(), sids, strict=True)
@@ -41,6 +42,7 @@ def two_versions(bundle: Bundle, root: Path) -> Sids:
             model=bundle.path / MODEL,
             items=items,
             prompt=bundle.manifest.prompt,
+            quantizer=quantizer if quantizer.is_dir() else None,
             training=bundle.manifest.training,
         )
         of[version] = dict(zip(ids, sids, strict=True))
