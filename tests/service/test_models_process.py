@@ -2,7 +2,6 @@
 ask: no request fails, and each answer is of the version that it names."""
 
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,11 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from model_store.bundle import Bundle
 from model_store.store import Store
+from service.cli import cli
 from tests.service.stores import copied
-from tests.service.test_app_process import SIDREC, Process
+from tests.service.test_app_process import Process
 
 CLIENTS = 4
 HISTORY = [f"item-{number}" for number in range(40, 50)]
@@ -37,8 +39,8 @@ def process(store: Store, tmp_path: Path) -> Iterator[Process]:
         process.end(signal.SIGKILL)
 
 
-def models(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([SIDREC, "models", *arguments], capture_output=True, text=True)
+def models(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["models", *arguments])
 
 
 @dataclass
@@ -103,7 +105,7 @@ def test_the_commands(process: Process) -> None:
     with process.client() as client:
         url = ["--url", str(client.base_url)]
         loaded = models("load", "shop@2", *url)
-        assert (loaded.returncode, loaded.stderr) == (0, "")
+        assert (loaded.exit_code, loaded.stderr) == (0, "")
         assert loaded.stdout.startswith("shop@2 is loaded, which took ")
         assert "searches in" in models("warm-up", "shop@2", *url).stdout
         listed = models("list", *url).stdout
@@ -111,19 +113,19 @@ def test_the_commands(process: Process) -> None:
             [" shop@1  ", " active "],
             [" shop@2  ", "        "],
         ]
-        assert models("activate", "shop@2", *url).returncode == 0
+        assert models("activate", "shop@2", *url).exit_code == 0
         assert client.get("/readyz").json()["bundle"]["version"] == 2
-        assert models("rollback", *url).returncode == 0
+        assert models("rollback", *url).exit_code == 0
         refused = models("unload", "shop@1", *url)
-        assert refused.returncode == 1
+        assert refused.exit_code == 1
         assert refused.stderr == (
             "This does not fit what is loaded and active: shop 1 is active: activate another one"
             " first\n"
         )
         assert models("unload", "shop@2", *url).stdout == "shop@2 is unloaded\n"
         assert models("load", *url).stdout.startswith("shop@1 is loaded")  # the champion
-        assert models("unload", "shop", *url).returncode == 2
+        assert models("unload", "shop", *url).exit_code == 2
     assert process.end(signal.SIGTERM) == (0, "")
     away = models("list", *url)
-    assert away.returncode == 1
+    assert away.exit_code == 1
     assert "refused" in away.stderr
