@@ -8,6 +8,7 @@ from bench.eligibility import eligibility
 from bench.engine import engine
 from bench.experiment import experiment
 from bench.load import load
+from bench.overload import overload
 from bench.replay import replay
 from bench.search import search
 from bench.service import service
@@ -31,6 +32,7 @@ app.command()(service)
 app.command()(catalogue)
 app.command()(experiment)
 app.command()(load)
+app.command()(overload)
 app.command()(swap)
 app.command()(replay)
 app.command()(search)

@@ -44,6 +44,16 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """One request of a schedule: seconds after its start at which it was due, seconds until it had
+    ended, and the outcome, as in `Answered`."""
+
+    due: float
+    seconds: float
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """What came back, and what sending cost.
 
@@ -54,6 +64,8 @@ class Answered:
     cpu_s:    processor time of the sending process
     lag_s:    how late the latest request was sent: a sender that cannot keep up measures itself
     replies:  what was answered, where that was asked for
+    each:     the requests, of a schedule
+    began:    `time.perf_counter` at the start of a schedule
     """
 
     seconds: list[float]
@@ -62,6 +74,8 @@ class Answered:
     cpu_s: float
     lag_s: float = 0.0
     replies: list[Reply] = field(default_factory=list)
+    each: list[Sent] = field(default_factory=list)
+    began: float = 0.0
 
     @property
     def failed(self) -> int:
@@ -97,19 +111,33 @@ def open_loop(
     gaps = np.full(count, 1 / rate)
     if poisson:
         gaps = np.random.default_rng(seed).exponential(1 / rate, count)
-    due = (np.cumsum(gaps) - gaps[0]).tolist()
+    return scheduled(url, bodies, (np.cumsum(gaps) - gaps[0]).tolist(), keep=keep)
+
+
+def even(phases: Sequence[tuple[float, float]]) -> list[float]:
+    """When requests are due at constant rates: `phases` are (requests a second, seconds)."""
+    due: list[float] = []
+    start = 0.0
+    for rate, seconds in phases:
+        due += (start + np.arange(round(rate * seconds)) / rate).tolist()
+        start += seconds
+    return due
+
+
+def scheduled(
+    url: str, bodies: Sequence[bytes], due: Sequence[float], *, keep: bool = False
+) -> Answered:
+    """A request at each moment of `due`, seconds from now on, whatever the answers do."""
 
     async def run(session: aiohttp.ClientSession) -> Answered:
-        seconds_taken: list[float] = []
-        outcomes: Counter[str] = Counter()
+        sent: list[Sent] = []
         replies: list[Reply] = []
         start, lag = time.perf_counter() + _AHEAD_S, 0.0
 
-        async def one(at: float, body: bytes) -> None:
+        async def one(moment: float, body: bytes) -> None:
             outcome, content = await _post(session, url, body)
-            outcomes[outcome] += 1
-            there = time.perf_counter()
-            seconds_taken.append(there - at)
+            at, there = start + moment, time.perf_counter()
+            sent.append(Sent(moment, there - at, outcome))
             if keep and outcome in ("200", "popular"):
                 replies.append(Reply(at, there, content))
 
@@ -119,10 +147,11 @@ def open_loop(
                 if (early := at - time.perf_counter()) > 0:
                     await asyncio.sleep(early)
                 lag = max(lag, time.perf_counter() - at)
-                group.create_task(one(at, body))
+                group.create_task(one(moment, body))
         wall = time.perf_counter() - start
         cost = time.process_time() - cpu
-        return Answered(seconds_taken, dict(outcomes), wall, cost, lag, replies)
+        seconds, outcomes = [one.seconds for one in sent], Counter(one.outcome for one in sent)
+        return Answered(seconds, dict(outcomes), wall, cost, lag, replies, sent, start)
 
     cpu = time.process_time()
     return asyncio.run(_with_session(run))

@@ -1,0 +1,179 @@
+"""A service that is asked for several times what it can give: who is answered, and who is told no.
+
+Saturation is measured first, by a closed loop on a service that refuses nobody. Then another one
+gets a constant rate below it, several times it, and the first rate again, by one schedule that does
+not wait for answers (see `bench.http_load`). What sends the load takes part of the same cores, and
+more of them the more it sends. The engine computes every prompt anew, as in `bench.service`: what
+it remembers of users who come back makes it quicker, and its memory grow until that is full.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import numpy as np
+import psutil
+import typer
+
+from bench import shapes
+from bench.http_load import Answered, Sent, apart, closed_loop, even, scheduled
+from bench.machine import describe
+from bench.options import DEFAULT_OUT, DEFAULT_THREADS, BundleFolder, Out, Threads
+from bench.report import COLOURS, console, figure, print_table, write_json
+from bench.served import NotServing, served, store_histories
+from bench.timing import digits
+from bench.users import Users
+
+_BODIES = 4096
+_SETTLING_S = 5.0
+"""Of the flood, before memory is compared with its end."""
+
+
+def overload(
+    bundle: BundleFolder = None,
+    times: Annotated[float, typer.Option(help="The flood, in saturations.")] = 3,
+    share: Annotated[float, typer.Option(help="The rate before and after, of saturation.")] = 0.7,
+    seconds: Annotated[float, typer.Option(help="Of the flood.")] = 60,
+    calm: Annotated[float, typer.Option(help="Seconds before it, and after it.")] = 20,
+    in_flight: Annotated[int, typer.Option(min=2, help="At any time, to saturate.")] = 32,
+    max_wait_ms: Annotated[int, typer.Option(help="SIDREC_MAX_WAIT_MS of the service.")] = 100,
+    users: Annotated[int, typer.Option(min=1, help="Users with a stored history.")] = 500,
+    engine: Annotated[str, typer.Option(help="torch, vllm or fake.")] = "torch",
+    threads: Threads = DEFAULT_THREADS,
+    out: Out = DEFAULT_OUT,
+) -> None:
+    """Latency of those who are admitted, of refusals, and the way back, under too many requests."""
+    settings = {k: v for k, v in locals().items() if k != "out"}
+    loaded = shapes.load("demo", bundle)
+    crowd = Users(loaded, users)
+    options = {"engine": engine}
+    if engine == "torch":
+        options["engine_options"] = '{"prefix_bytes": 0}'
+    bodies = [crowd.body(user, stored=True) for user in crowd.draw(_BODIES)]
+    console.print("saturating a service …")
+    try:
+        with served(loaded.path, threads, {**options, "max_wait_ms": 0}) as one:
+            store_histories(one.url, crowd)
+            apart(closed_loop, one.url, bodies, in_flight, min(seconds, 3))
+            full = apart(closed_loop, one.url, bodies, in_flight, min(seconds, 10)).per_second
+        below, above = share * full, times * full
+        due = even([(below, calm), (above, seconds), (below, calm)])
+        console.print(f"{full:.1f} a second; now {below:.1f}, {above:.1f} and {below:.1f} …")
+        with served(loaded.path, threads, {**options, "max_wait_ms": max_wait_ms}) as one:
+            store_histories(one.url, crowd)
+            apart(scheduled, one.url, bodies, even([(below, min(calm, 3))]))
+            with _memory(one.pid) as memory:
+                found = apart(scheduled, one.url, bodies, due)
+    except NotServing as error:
+        console.print(str(error), markup=False)
+        raise typer.Exit(1) from error
+    rows = [_row(found, memory, calm, seconds) | {"saturation": full, "asked": above}]
+    _print(rows[0], times, share)
+    write_json(out, "overload", machine=describe(), settings=settings, rows=rows)
+    _draw(found, calm, seconds, out)
+
+
+def _row(
+    found: Answered, memory: Sequence[tuple[float, int]], calm: float, seconds: float
+) -> dict[str, Any]:
+    end = calm + seconds
+    before = [one for one in found.each if one.due < calm]
+    flood = [one for one in found.each if calm <= one.due < end]
+    after = [one for one in found.each if one.due >= end]
+    admitted = [one for one in flood if one.outcome == "200"]
+    refused = [one for one in flood if one.outcome == "503"]
+    p99 = _p99(before)
+    rss = [
+        size
+        for at, size in memory
+        if found.began + calm + min(_SETTLING_S, seconds / 2) <= at <= found.began + end
+    ]
+    return {
+        "before_p99_ms": p99 * 1e3,
+        "before_refused": sum(one.outcome != "200" for one in before),
+        "admitted_per_second": len(admitted) / seconds,
+        "admitted_p99_ms": _p99(admitted) * 1e3,
+        "admitted_p99_over_before": _p99(admitted) / p99,
+        "refused": len(refused),
+        "refused_p99_ms": _p99(refused) * 1e3,
+        "otherwise": len(flood) - len(admitted) - len(refused),
+        "normal_after_s": _normal(after, end, 2 * p99),
+        "after_p99_ms": _p99(after) * 1e3,
+        "memory_mb": [rss[place] / 2**20 for place in (0, len(rss) // 2, -1)] if rss else None,
+        "memory_growth": rss[-1] / rss[0] - 1 if rss else None,
+        "load_cpu_s": found.cpu_s,
+        "latest_send_ms": found.lag_s * 1e3,
+    }
+
+
+def _normal(after: Sequence[Sent], end: float, limit: float) -> float:
+    """Seconds after `end` from which on 99 of 100 are answered within `limit`, to a tenth."""
+    for moment in np.arange(end, max((one.due for one in after), default=end), 0.1):
+        rest = [one for one in after if one.due >= moment]
+        good = sum(one.outcome == "200" and one.seconds <= limit for one in rest)
+        if good >= 0.99 * len(rest):
+            return float(moment - end)
+    return float("inf")
+
+
+def _p99(sent: Sequence[Sent]) -> float:
+    return float(np.percentile([one.seconds for one in sent], 99)) if sent else float("nan")
+
+
+@contextmanager
+def _memory(pid: int) -> Iterator[list[tuple[float, int]]]:
+    """Bytes that a process holds, by the clock of `perf_counter`, twice a second meanwhile."""
+    sizes: list[tuple[float, int]] = []
+    ended, process = threading.Event(), psutil.Process(pid)
+
+    def look() -> None:
+        while not ended.wait(0.5):
+            sizes.append((perf_counter(), process.memory_info().rss))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield sizes
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _print(row: dict[str, Any], times: float, share: float) -> None:
+    memory = ", ".join(digits(size) for size in row["memory_mb"] or ())
+    lines = [
+        ["saturation, answers/s", digits(row["saturation"]), ""],
+        [f"p99 at {share:.0%} of it, ms", digits(row["before_p99_ms"]), ""],
+        [f"answers/s at {times:g} times it", digits(row["admitted_per_second"]), ""],
+        ["p99 of those admitted, ms", digits(row["admitted_p99_ms"]), ""],
+        ["  over that before", f"{row['admitted_p99_over_before']:.2f}", "2"],
+        ["refused", f"{row['refused']:,}", ""],
+        ["p99 of refusals, ms", digits(row["refused_p99_ms"]), "20"],
+        ["failed otherwise", f"{row['otherwise']}", "0"],
+        ["latency normal again after, s", digits(row["normal_after_s"]), "2"],
+        ["memory after 5 s, half-way, at the end, MB", memory, ""],
+        ["sent at most this late, ms", digits(row["latest_send_ms"]), ""],
+    ]
+    print_table(f"{times:g} times saturation", ("", "", "at most"), lines)
+
+
+def _draw(found: Answered, calm: float, seconds: float, out: Path) -> None:
+    with figure(out, "overload", 1) as [axis]:
+        for outcome, colour in (("200", COLOURS[0]), ("503", COLOURS[1])):
+            sent = [one for one in found.each if one.outcome == outcome]
+            axis.plot(
+                [one.due for one in sent],
+                [one.seconds * 1e3 for one in sent],
+                ",",
+                color=colour,
+                label={"200": "answered", "503": "refused"}[outcome],
+            )
+        for edge in (calm, calm + seconds):
+            axis.axvline(edge, color="grey", linewidth=1)
+        axis.set_yscale("log")
+        axis.set_xlabel("s")
+        axis.set_ylabel("ms from when it was due")
+        axis.legend(frameon=False, fontsize="small", markerscale=20)
