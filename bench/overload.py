@@ -39,7 +39,7 @@ def overload(
     seconds: Annotated[float, typer.Option(help="Of the flood.")] = 60,
     calm: Annotated[float, typer.Option(help="Seconds before it, and after it.")] = 20,
     in_flight: Annotated[int, typer.Option(min=2, help="At any time, to saturate.")] = 32,
-    max_wait_ms: Annotated[int, typer.Option(help="SIDREC_MAX_WAIT_MS of the service.")] = 100,
+    max_wait_ms: Annotated[int, typer.Option(help="SIDREC_MAX_WAIT_MS of the service.")] = 50,
     users: Annotated[int, typer.Option(min=1, help="Users with a stored history.")] = 500,
     engine: Annotated[str, typer.Option(help="torch, vllm or fake.")] = "torch",
     threads: Threads = DEFAULT_THREADS,
