@@ -30,6 +30,7 @@ def test_redis_disk_full(
         redis.start()
         lost = traffic.lost()
     assert lost == 0
+    assert recovery_s < 10
     assert traffic.how("events").total() > traffic.how("events")["accepted"] > 0
     assert set(traffic.how("recommendations")) == {"model"}
     report.saw(f"{traffic.account()}, {lost} lost; well {recovery_s:.1f} s after its end")

@@ -22,4 +22,5 @@ def test_every_row_has_a_test_and_the_other_way_round() -> None:
 
 def test_the_document_has_the_promises_of_today() -> None:
     promised = {name: (row.fault, row.promise) for name, row in matrix.ROWS.items()}
-    assert matrix.written(DOCUMENT) == promised
+    written = {name: row[:2] for name, row in matrix.written(DOCUMENT).items()}
+    assert written == promised

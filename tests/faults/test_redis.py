@@ -8,7 +8,7 @@ import psutil
 
 from model_store.bundle import Bundle
 from tests.faults.conftest import Report
-from tests.faults.processes import Redis, Service, free_port
+from tests.faults.processes import Redis, Service, eventually, free_port
 from tests.faults.proxy import SlowWire
 from tests.faults.traffic import Traffic
 
@@ -144,16 +144,23 @@ def test_redis_slow(
 def test_own_redis_killed(bundle: Bundle, tmp_path: Path, scale: float, report: Report) -> None:
     settings = {"bundle": bundle.path, "engine": "fake", "state_dir": tmp_path / "state"}
     with Service(tmp_path / "log", settings) as service, Traffic(service) as traffic:
-
-        def kill() -> None:
-            [server] = psutil.Process(service.process.pid).children()
-            assert "redis-server" in server.name()
-            server.kill()
-
-        recovery = broken(traffic, scale, kill, lambda: None)
+        traffic.wait(BEFORE_S * scale)
+        before = _own_redis(service)
+        before.kill()
+        noticed_s = eventually(lambda: traffic.how("events").total() > traffic.accepted())
+        recovery_s = noticed_s + traffic.until_well()
+        assert recovery_s < RECOVERY_S
+        traffic.wait(AFTER_S * scale)
         traffic.stop()
+        assert _own_redis(service).pid != before.pid
         lost = traffic.lost()
         assert lost == 0
         assert service.end() == 0
         assert "Traceback" not in service.said
-    report.saw(f"{traffic.account()}, {lost} lost; {recovery}")
+    report.saw(f"{traffic.account()}, {lost} lost; well {recovery_s:.1f} s after it was killed")
+
+
+def _own_redis(service: Service) -> psutil.Process:
+    [server] = psutil.Process(service.process.pid).children()
+    assert "redis-server" in server.name()
+    return server

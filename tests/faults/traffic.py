@@ -107,6 +107,10 @@ class Traffic:
     def how(self, kind: str) -> Counter[str]:
         return Counter(answer.how for answer in self.answers[kind])
 
+    def accepted(self) -> int:
+        """Batches."""
+        return self.how("events")["accepted"]
+
     def slowest_s(self, kind: str) -> float:
         return max(answer.seconds for answer in self.answers[kind])
 
