@@ -1,5 +1,9 @@
 """Our kernels against torch's operators, pass by pass: what blocks and tiles could get wrong."""
 
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +15,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from service.engine.torch.config import ModelConfig
 from service.engine.torch.forward import Cache, Forward, Step
 from service.engine.torch.model import Model
+from service.engine.torch.native import kernels, load
 from service.engine.torch.native.model import NativeModel
 from service.engine.torch.prefixes import NOTHING, Prefix
 from service.engine.torch.weights import Weights
@@ -31,6 +36,10 @@ SIZES = {
 }
 Pair = tuple[Forward, Forward]
 
+# Registers of other widths make other blocks: AVX2's, and those that every x86 has.
+BUILDS = ("as installed", *(["x86-64-v3", "x86-64-v2"] if platform.machine() == "x86_64" else []))
+SOURCES = Path(__file__).parents[2]
+
 
 @pytest.fixture(params=[1, 2], autouse=True)
 def threads(request: pytest.FixtureRequest) -> Iterator[None]:
@@ -40,9 +49,40 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="module", params=SIZES)
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+@pytest.fixture(scope="module", params=BUILDS)
+def built(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """The kernels as they are compiled for this processor, and for lesser ones."""
     require_kernels()
+    library = kernels()
+    if request.param != "as installed":
+        folder = tmp_path_factory.mktemp(request.param)
+        command = [
+            sys.executable,
+            "setup.py",
+            "-q",
+            "build_ext",
+            "-b",
+            str(folder),
+            "-t",
+            str(folder),
+        ]
+        march = {"SIDREC_MARCH": request.param}
+        subprocess.run(command, cwd=SOURCES, env=os.environ | march, check=True)
+        [file] = folder.rglob("_kernels*.so")
+        library = load(file)
+        if library is None:
+            pytest.skip(f"this processor does not run {request.param}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("service.engine.torch.native.model.kernels", lambda: library)
+        yield
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def pair(
+    request: pytest.FixtureRequest, built: None, tmp_path_factory: pytest.TempPathFactory
+) -> Pair:
     folder: Path = tmp_path_factory.mktemp("model")
     torch.manual_seed(3)
     config = Qwen3Config(

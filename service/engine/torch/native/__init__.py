@@ -28,12 +28,17 @@ def kernels() -> ctypes.CDLL | None:
     for suffix in EXTENSION_SUFFIXES:
         file = Path(__file__).with_name(f"_kernels{suffix}")
         if file.exists():
-            try:
-                library = ctypes.CDLL(str(file))
-            except OSError:  # no OpenMP that fits
-                return None
-            return _declared(library) if library.sidrec_runs_here() else None
+            return load(file)
     return None
+
+
+def load(file: Path) -> ctypes.CDLL | None:
+    """The library in a file, or None where it does not run here."""
+    try:
+        library = ctypes.CDLL(str(file))
+    except OSError:  # no OpenMP that fits
+        return None
+    return _declared(library) if library.sidrec_runs_here() else None
 
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:

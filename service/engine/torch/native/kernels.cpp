@@ -119,10 +119,12 @@ struct Share {
 // Memory that is kept between passes, because fresh pages cost more than what is put on them.
 class Scratch {
  public:
+  // From the start of a cache line on.
   float* floats(int64_t n) {
-    if (static_cast<int64_t>(kept_.size()) < n + kLanes) kept_.resize(n + kLanes);
+    constexpr int64_t line = 64, spare = line / sizeof(float);
+    if (static_cast<int64_t>(kept_.size()) < n + spare) kept_.resize(n + spare);
     auto at = reinterpret_cast<uintptr_t>(kept_.data());
-    return reinterpret_cast<float*>((at + 63) / 64 * 64);
+    return reinterpret_cast<float*>(rounded(at, line));
   }
 
  private:
