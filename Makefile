@@ -60,8 +60,9 @@ $(VENV)/.installed-system: requirements/system.txt | $(VENV)/bin/python
 	fi
 	touch $@
 
-# The editable install runs after the pins, so that nothing is resolved anew.
-$(VENV)/.installed-%: requirements/%.txt pyproject.toml | $(VENV)/bin/python
+# The editable install runs after the pins, so that nothing is resolved anew. It compiles the kernels.
+KERNELS := setup.py service/engine/torch/native/kernels.cpp
+$(VENV)/.installed-%: requirements/%.txt pyproject.toml $(KERNELS) | $(VENV)/bin/python
 	$(PIP) -r requirements/$*.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
