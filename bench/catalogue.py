@@ -10,7 +10,15 @@ from bench import shapes
 from bench.catalogue_load import ask_and_change
 from bench.http_load import apart
 from bench.machine import describe
-from bench.options import DEFAULT_OUT, DEFAULT_THREADS, BundleFolder, Out, Threads
+from bench.options import (
+    DEFAULT_CROWD,
+    DEFAULT_OUT,
+    DEFAULT_THREADS,
+    BundleFolder,
+    Crowd,
+    Out,
+    Threads,
+)
 from bench.report import console, figure, print_table, write_json
 from bench.served import NotServing, served, store_histories
 from bench.timing import digits
@@ -27,7 +35,7 @@ def catalogue(
     at_once: Annotated[int, typer.Option(min=1, help="Changes in one request.")] = 20,
     clients: Annotated[int, typer.Option(min=1, help="Who ask all the time.")] = 8,
     seconds: Annotated[float, typer.Option(help="Before and after, without changes.")] = 10,
-    users: Annotated[int, typer.Option(min=1, help="Users with a stored history.")] = 500,
+    users: Crowd = DEFAULT_CROWD,
     engine: Annotated[str, typer.Option(help="torch, vllm or fake.")] = "torch",
     threads: Threads = DEFAULT_THREADS,
     out: Out = DEFAULT_OUT,
@@ -36,7 +44,7 @@ def catalogue(
     settings = {k: v for k, v in locals().items() if k != "out"}
     loaded = shapes.load("demo", bundle)
     crowd = Users(loaded, users)
-    bodies = [crowd.body(user, stored=True) for user in crowd.draw(_BODIES)]
+    bodies = crowd.bodies(_BODIES)
     some = loaded.catalogue.table.slice(0, _PATTERNS).to_pylist()
     patterns = [{k: v for k, v in item.items() if k not in _LEFT_OUT} for item in some]
     console.print("starting the service …")

@@ -99,7 +99,7 @@ def load(
     """
     settings = dict(locals())
     crowd = Users(shapes.load("demo", bundle), users)
-    bodies = [crowd.body(user, stored=stored) for user in crowd.draw(_BODIES)]
+    bodies = crowd.bodies(_BODIES, stored=stored)
     probes: list[Probe] = []
 
     def probe(rate: float) -> Probe:

@@ -36,5 +36,9 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads of one torch operatio
 BundleFolder = Annotated[
     Path | None, typer.Option("--bundle", help="Folder of a bundle; by default the demo.")
 ]
+InFlight = Annotated[int, typer.Option(min=2, help="At any time, to saturate.")]
+Crowd = Annotated[int, typer.Option(min=1, help="Users with a stored history.")]
 DEFAULT_OUT = OUT
 DEFAULT_THREADS = 2
+DEFAULT_IN_FLIGHT = 32
+DEFAULT_CROWD = 500

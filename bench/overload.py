@@ -21,7 +21,17 @@ import typer
 from bench import shapes
 from bench.http_load import Answered, Sent, apart, closed_loop, even, scheduled
 from bench.machine import describe
-from bench.options import DEFAULT_OUT, DEFAULT_THREADS, BundleFolder, Out, Threads
+from bench.options import (
+    DEFAULT_CROWD,
+    DEFAULT_IN_FLIGHT,
+    DEFAULT_OUT,
+    DEFAULT_THREADS,
+    BundleFolder,
+    Crowd,
+    InFlight,
+    Out,
+    Threads,
+)
 from bench.report import COLOURS, console, figure, print_table, write_json
 from bench.served import NotServing, served, store_histories
 from bench.timing import digits
@@ -38,9 +48,9 @@ def overload(
     share: Annotated[float, typer.Option(help="The rate before and after, of saturation.")] = 0.7,
     seconds: Annotated[float, typer.Option(help="Of the flood.")] = 60,
     calm: Annotated[float, typer.Option(help="Seconds before it, and after it.")] = 20,
-    in_flight: Annotated[int, typer.Option(min=2, help="At any time, to saturate.")] = 32,
+    in_flight: InFlight = DEFAULT_IN_FLIGHT,
     max_wait_ms: Annotated[int, typer.Option(help="SIDREC_MAX_WAIT_MS of the service.")] = 50,
-    users: Annotated[int, typer.Option(min=1, help="Users with a stored history.")] = 500,
+    users: Crowd = DEFAULT_CROWD,
     engine: Annotated[str, typer.Option(help="torch, vllm or fake.")] = "torch",
     threads: Threads = DEFAULT_THREADS,
     out: Out = DEFAULT_OUT,
@@ -52,7 +62,7 @@ def overload(
     options = {"engine": engine}
     if engine == "torch":
         options["engine_options"] = '{"prefix_bytes": 0}'
-    bodies = [crowd.body(user, stored=True) for user in crowd.draw(_BODIES)]
+    bodies = crowd.bodies(_BODIES)
     console.print("saturating a service …")
     try:
         with served(loaded.path, threads, {**options, "max_wait_ms": 0}) as one:

@@ -24,7 +24,17 @@ from rich.progress import track
 from bench import service_plot, shapes
 from bench.http_load import PATH, Answered, apart, closed_loop, open_loop
 from bench.machine import describe
-from bench.options import DEFAULT_OUT, DEFAULT_THREADS, BundleFolder, Out, Threads
+from bench.options import (
+    DEFAULT_CROWD,
+    DEFAULT_IN_FLIGHT,
+    DEFAULT_OUT,
+    DEFAULT_THREADS,
+    BundleFolder,
+    Crowd,
+    InFlight,
+    Out,
+    Threads,
+)
 from bench.report import console, print_table, write_json
 from bench.served import Connection, NotServing, Served, served, store_histories
 from bench.timing import Spread, alternate, digits, timed
@@ -41,11 +51,11 @@ STAGES = ("history", "prompt", "search", "items")
 def service(
     bundle: BundleFolder = None,
     requests: Annotated[int, typer.Option(min=10, help="One at a time.")] = 200,
-    in_flight: Annotated[int, typer.Option(min=2, help="At any time, to saturate.")] = 32,
+    in_flight: InFlight = DEFAULT_IN_FLIGHT,
     seconds: Annotated[float, typer.Option(help="Of one round at saturation.")] = 10,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds at saturation and below.")] = 3,
     share: Annotated[float, typer.Option(help="The constant rate, of saturation.")] = 0.7,
-    users: Annotated[int, typer.Option(min=1, help="Users with a stored history.")] = 500,
+    users: Crowd = DEFAULT_CROWD,
     threads: Threads = DEFAULT_THREADS,
     out: Out = DEFAULT_OUT,
 ) -> None:

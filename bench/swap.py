@@ -16,7 +16,17 @@ import typer
 from bench import shapes
 from bench.http_load import Answered, apart, closed_loop, open_loop
 from bench.machine import describe
-from bench.options import DEFAULT_OUT, DEFAULT_THREADS, BundleFolder, Out, Threads
+from bench.options import (
+    DEFAULT_CROWD,
+    DEFAULT_IN_FLIGHT,
+    DEFAULT_OUT,
+    DEFAULT_THREADS,
+    BundleFolder,
+    Crowd,
+    InFlight,
+    Out,
+    Threads,
+)
 from bench.report import COLOURS, console, figure, print_table, write_json
 from bench.served import NotServing, Served, served, store_histories
 from bench.swapped import Swap, inconsistent, readiness, swap_models, two_versions
@@ -32,9 +42,9 @@ def swap(
     every: Annotated[float, typer.Option(help="Seconds from one swap to the next.")] = 4.0,
     seconds: Annotated[float, typer.Option(help="Before and after, without swaps.")] = 40.0,
     share: Annotated[float, typer.Option(help="The constant rate, of saturation.")] = 0.7,
-    in_flight: Annotated[int, typer.Option(min=2, help="At any time, to saturate.")] = 32,
+    in_flight: InFlight = DEFAULT_IN_FLIGHT,
     saturate: Annotated[float, typer.Option(help="Seconds at saturation, twice.")] = 8.0,
-    users: Annotated[int, typer.Option(min=1, help="Users with a stored history.")] = 500,
+    users: Crowd = DEFAULT_CROWD,
     engine: Annotated[str, typer.Option(help="torch or fake.")] = "torch",
     threads: Threads = DEFAULT_THREADS,
     out: Out = DEFAULT_OUT,
@@ -43,7 +53,7 @@ def swap(
     settings = {k: v for k, v in locals().items() if k != "out"}
     loaded = shapes.load("demo", bundle)
     crowd = Users(loaded, users)
-    bodies = [crowd.body(user, stored=True) for user in crowd.draw(_BODIES)]
+    bodies = crowd.bodies(_BODIES)
     try:
         with tempfile.TemporaryDirectory(prefix="sidrec-swap-") as root:
             sids = two_versions(loaded, Path(root))

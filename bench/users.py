@@ -43,6 +43,10 @@ class Users:
             asked["history"] = self.histories[user]
         return json.dumps(asked).encode()
 
+    def bodies(self, count: int, *, stored: bool = True) -> list[bytes]:
+        """What they ask for in `count` visits."""
+        return [self.body(user, stored=stored) for user in self.draw(count)]
+
     def events(self, at_once: int = 500) -> Iterator[bytes]:
         """Requests that store everybody's history."""
         events = [

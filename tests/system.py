@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -15,14 +16,16 @@ _PACKAGES = {
 }
 
 
+def missing(what: str) -> NoReturn:
+    """Ends a test for want of something: it skips and says what; in CI, where nothing may skip, it
+    fails."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(what)
+
+
 def program(name: str) -> str:
-    """The path of a program. Where it is missing the test skips and names the package; in CI, where
-    nothing may skip, it fails."""
+    """The path of a program. Where it is `missing`, its package is named."""
     # Debian has servers in a folder that is not on everybody's PATH.
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if path is not None:
         return path
-    missing = f"{name} is missing: apt-get install {_PACKAGES[name]}"
-    if os.environ.get("CI"):
-        pytest.fail(missing)
-    pytest.skip(missing)
+    missing(f"{name} is missing: apt-get install {_PACKAGES[name]}")

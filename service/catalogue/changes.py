@@ -7,17 +7,14 @@ All keys of a catalogue share a slot of a Redis Cluster.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import redis.exceptions
 from redis.asyncio import Redis, RedisCluster
 
 from service.errors import CatalogueUnavailable
-from service.redis_calls import Script, slot, text
-from service.spans import redis_span
+from service.redis_calls import Script, slot, text, unavailable
 
 PAGE = 1000
 
@@ -60,7 +57,7 @@ class Changes:
 
         Raises `VersionLost` where there is no such version.
         """
-        with _unavailable():
+        with unavailable(CatalogueUnavailable):
             [answer] = await self._read.run(self._client, [(self._keys, [str(since), str(PAGE)])])
         try:
             version, *fields = list(answer)  # type: ignore[call-overload]
@@ -80,7 +77,7 @@ class Changes:
         arguments = [str(version)]
         for record in records:
             arguments += [record.item_id, _json(record), record.sid or ""]
-        with _unavailable():
+        with unavailable(CatalogueUnavailable):
             [after] = await self._write.run(self._client, [(self._keys, arguments)])
         if not isinstance(after, int):
             raise CatalogueUnavailable(f"Redis answered {after!r} instead of a number")
@@ -88,7 +85,7 @@ class Changes:
 
     async def claim(self, sids: Mapping[str, str]) -> dict[str, str]:
         """Gives items the SIDs of this bundle, where nobody was faster; what they have now."""
-        with _unavailable():
+        with unavailable(CatalogueUnavailable):
             async with self._client.pipeline(transaction=False) as pipeline:
                 for item_id, sid in sids.items():
                     pipeline.hsetnx(self._keys[2], item_id, sid)
@@ -114,16 +111,3 @@ def _record(item_id: str, document: object, sid: object) -> Record:
 def _json(record: Record) -> str:
     values = {"deleted": True} if record.deleted else {"attributes": record.attributes}
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
-
-
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        with redis_span():
-            yield
-    except (
-        redis.exceptions.RedisError,
-        redis.exceptions.RedisClusterException,
-        OSError,
-    ) as error:
-        raise CatalogueUnavailable(f"Redis: {error or type(error).__name__}") from error

@@ -1,7 +1,6 @@
 """One suite, run over every engine. An engine that is not installed is skipped, never in CI."""
 
 import importlib.util
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from model_store.bundle import Bundle
 from service.engine import Engine, create_engine
 from service.settings import Settings
 from tests.engine.conftest import one_thread as one_thread
+from tests.system import missing
 
 LIBRARIES = {"torch": "torch", "vllm": "vllm"}
 
@@ -25,9 +25,7 @@ OPTIONS: dict[str, dict[str, object]] = {
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     if importlib.util.find_spec(LIBRARIES[name]) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"the engine {name!r} must be tested here, and is not installed")
-        pytest.skip(f"{LIBRARIES[name]} is not installed")
+        missing(f"{LIBRARIES[name]} is not installed, and the engine {name!r} not tested")
     return name
 
 

@@ -25,7 +25,7 @@ PREFIX_BYTES = 256 << 20
 
 
 class TorchEngine(BatchingEngine):
-    """The engine for a Llama-family model in plain torch, on a CPU (fp32) or a GPU (bf16).
+    """The engine for a Llama-family model on torch, on a CPU (fp32) or a GPU (bf16).
 
     device:       "cpu", "cuda", "cuda:1" …; by default a GPU where there is one
     dtype:        "float32" or "bfloat16", by default what suits the device; or "int8" on a CPU:
