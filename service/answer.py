@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from service.beam import BeamLevel
 from service.eligibility.filter import Filter
 from service.eligibility.policy import Seen
 from service.explain import LevelGain
@@ -20,6 +21,8 @@ class Ask:
     exclude:      item ids that the answer must not contain; unknown ones do no harm
     exclude_seen: which items of the user's past it must not contain; None is the deployment's
     explain:      whether picks shall say what each level of their SID added to the score
+    trace:        whether the answer shall say what stood in the beam at each level; such an answer
+                  is never one that was kept, and is not kept
     filter:       what each item must satisfy, beside the deployment's rules
     caller:       who shares the engine with others; not who the items are for
     patient:      whether it joins the engine's queue however long that is: it is one of several
@@ -36,6 +39,7 @@ class Ask:
     exclude: Sequence[str] = ()
     exclude_seen: Seen | None = None
     explain: bool = False
+    trace: bool = False
     filter: Filter | None = None
     caller: str = "anonymous"
     patient: bool = False
@@ -68,6 +72,7 @@ class Answer:
                     history was wanted for that and could not be read
     timing_ms:      per stage that was reached, and `total`
     cached:         whether it was computed for an earlier request
+    beam:           the levels of the search where that was asked and the model has answered
     history_age_s:  seconds since the newest event of the stored history, where that was read
     """
 
@@ -81,4 +86,5 @@ class Answer:
     seen_items: int | None
     timing_ms: dict[str, float]
     cached: bool = False
+    beam: tuple[BeamLevel, ...] | None = None
     history_age_s: float | None = None

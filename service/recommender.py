@@ -14,7 +14,8 @@
 8. What is missing, and that is all where 2 to 6 gave nothing, is filled from the next sources of
    the chain in `sources`, equally eligible; the answer says from which, and why.
 
-Where answers are cached, that of a model to the same request in the same state ends it behind 2.
+Where answers are cached, that of a model to the same request in the same state ends it behind 2,
+unless the request wants to see the beam.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +29,7 @@ from model_store.edition import Edition
 from model_store.sid import Eligibility
 from service.answer import Answer, Ask
 from service.answer_cache import AnswerCache
+from service.beam import drawn
 from service.catalogue.snapshot import Snapshot
 from service.deadline import Deadline, Pace
 from service.eligibility.policy import Policy, Seen
@@ -105,7 +107,7 @@ class Recommender:
         self.profiles.check(ask.profile)
         deadline = Deadline(self._deadline_ms if ask.deadline_ms is None else ask.deadline_ms)
         which = ask.exclude_seen or self._policy.exclude_seen
-        run, now = Run(), self._now()
+        run, now = Run(traced=ask.trace), self._now()
         with run.stage("history"):
             past = await Past.read(
                 self._history,
@@ -114,7 +116,7 @@ class Recommender:
                 needed=which != "nothing" or "{profile}" in self._template.text,
                 deadline=deadline,
             )
-        if self._cache is None or past.error is not None:
+        if self._cache is None or past.error is not None or ask.trace:
             return await self._answer(ask, scene, which, past, now, deadline, run)
         unnamed = replace(
             ask, user_id=None, history=None, deadline_ms=None, caller="", patient=False
@@ -143,16 +145,14 @@ class Recommender:
         Raises InvalidInput for a filter over attributes that the catalogue lacks, EngineError and
         Overloaded: there is nothing to fall back to.
         """
-        run, now = Run(), self._now()
+        run, now = Run(traced=ask.trace), self._now()
         with run.stage("eligibility"):
             allowed = await now.eligible(ask.filter)
             eligible = self._eligible(ask, "nothing", allowed, Past(None), now.catalogue, run)
         beams: list[Beam] = []
         with run.stage("search"):
             if run.eligible:
-                query = Query(
-                    tokens, self._width(ask), eligible, trie=now.searched, explain=ask.explain
-                )
+                query = self._query(ask, tokens, eligible, now, run)
                 self._queue.check(ask.caller)
                 with self._queue.search(ask.caller):
                     beams = await self._engine.search(query)
@@ -160,6 +160,7 @@ class Recommender:
             picks = Picks(ask.k, eligible)
             picks.scored("model", best_items(beams, ask.k, eligible))
             shown = as_shown(picks, beams, now, self._spec, eligible, ask.explain)
+            beam = drawn(run.trace, self._spec) if beams else None
         return Answer(
             picks=shown,
             source="model",
@@ -170,6 +171,7 @@ class Recommender:
             eligible_items=run.eligible,
             seen_items=0,
             timing_ms=run.timing_ms(),
+            beam=beam,
         )
 
     async def _answer(
@@ -207,6 +209,7 @@ class Recommender:
                 if not picks.full:
                     picks.ranked(source, rows)
             shown = as_shown(picks, beams, now, self._spec, eligible, ask.explain)
+            beam = drawn(run.trace, self._spec) if beams else None
         return Answer(
             picks=shown,
             source=picks.source,
@@ -218,6 +221,7 @@ class Recommender:
             seen_items=run.seen,
             timing_ms=run.timing_ms(),
             history_age_s=past.age_s,
+            beam=beam,
         )
 
     def _eligible(
@@ -262,21 +266,22 @@ class Recommender:
             self._queue.check(ask.caller)
         with run.stage("prompt"):
             tokens, run.used = self._prompt.build_from(codes, profile, scene)
-        query = Query(
-            tokens,
-            self._width(ask),
-            eligible,
+        query = replace(
+            self._query(ask, tokens, eligible, now, run),
             adapter=scene if scene in self._adapters else None,
-            trie=now.searched,
-            explain=ask.explain,
             deadline=deadline.at,
         )
         with run.stage("search"), self._pace.measured(), self._queue.search(ask.caller):
             beams = await deadline.wait(self._engine.search(query))
         return "model" if len(codes) else "profile", beams
 
-    def _width(self, ask: Ask) -> int:
-        return max(ask.beam_width or self._beam_width, ask.k)
+    def _query(
+        self, ask: Ask, tokens: Sequence[int], eligible: Eligibility | None, now: Snapshot, run: Run
+    ) -> Query:
+        width = max(ask.beam_width or self._beam_width, ask.k)
+        return Query(
+            tokens, width, eligible, trie=now.searched, explain=ask.explain, trace=run.trace
+        )
 
     def _known_scene(self, scene: str | None) -> str | None:
         if not self._scenes:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
+from service.engine import Trace
 from service.spans import span
 
 
@@ -13,11 +14,12 @@ class Run:
     What passes between two stages counts to the later one, so that all of them are the total.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, traced: bool = False) -> None:
         self.unknown = 0
         self.used = 0
         self.eligible = 0
         self.seen: int | None = 0
+        self.trace = Trace() if traced else None
         self._start = self._last = perf_counter()
         self._ms: dict[str, float] = {}
 

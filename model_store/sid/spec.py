@@ -44,6 +44,11 @@ class Level:
                 f"{self.template!r} has a codebook of {self.size}, outside 1..{LARGEST_CODEBOOK}"
             )
 
+    @property
+    def name(self) -> str:
+        """What people call it: `a` of `<a_{}>`, `s_a` of `<s_a_{}>`."""
+        return re.sub(r"\W", "", self.template.split("{}")[0]).strip("_")
+
     def token(self, code: int) -> str:
         return self.template.format(code)
 

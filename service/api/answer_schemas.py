@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model_store.bundle import Bundle
 from service.answer import Answer, Pick
+from service.api.beam_schemas import BeamShown, beam_shown
 from service.experiments.running import Membership
 from service.sources import Reason, Source
 
@@ -134,6 +135,7 @@ class Recommendations(BaseModel):
         " same state; left out where it was not",
         exclude_if=lambda cached: not cached,
     )
+    beam: BeamShown = None
     experiments: list[ArmName] = Field(
         [],
         description="the arms that it belongs to; left out where there are none. Events that follow"
@@ -163,6 +165,7 @@ class Recommendations(BaseModel):
             seen_items=answer.seen_items,
             timing_ms=answer.timing_ms,
             cached=answer.cached,
+            beam=beam_shown(answer),
             experiments=[ArmName(experiment=m.experiment.name, arm=m.arm.name) for m in arms],
         )
 

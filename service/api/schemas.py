@@ -16,6 +16,7 @@ ProfileName = Annotated[str, Field(min_length=1, max_length=64)]
 MAX_EXCLUDED = 1000
 FILTER = Field(None, description="what the attributes of each item must be")
 EXPLAIN = Field(False, description="say of each item what each level of its SID added to the score")
+TRACE = Field(False, description="say what stood in the beam at each level of the search")
 ProfileValue = Annotated[str, Field(max_length=256)]
 Profile = Annotated[dict[ProfileName, ProfileValue], Field(max_length=32)]
 Scene = Annotated[str, Field(min_length=1, max_length=64)]
@@ -67,6 +68,7 @@ class RecommendationRequest(RequestBody):
         " those bought, or all; by default what the deployment says",
     )
     explain: StrictBool = EXPLAIN
+    trace: StrictBool = TRACE
     filter: WantedFilter | None = FILTER
 
     def ask(self) -> Ask:
@@ -81,5 +83,6 @@ class RecommendationRequest(RequestBody):
             exclude=self.exclude,
             exclude_seen=self.exclude_seen,
             explain=self.explain,
+            trace=self.trace,
             filter=self.filter,
         )

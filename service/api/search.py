@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from service.answer import Ask
 from service.api.answer_schemas import BundleName, RecommendedItem
+from service.api.beam_schemas import BeamShown, beam_shown
 from service.api.disconnect import unless_gone
 from service.api.door import Admitted
 from service.api.items import known
@@ -17,6 +18,7 @@ from service.api.schemas import (
     EXPLAIN,
     FILTER,
     MAX_EXCLUDED,
+    TRACE,
     ItemId,
     RequestBody,
 )
@@ -52,6 +54,7 @@ class SearchRequest(RequestBody):
     )
     filter: WantedFilter | None = FILTER
     explain: StrictBool = EXPLAIN
+    trace: StrictBool = TRACE
 
     def ask(self) -> Ask:
         return Ask(
@@ -60,6 +63,7 @@ class SearchRequest(RequestBody):
             exclude=self.exclude,
             filter=self.filter,
             explain=self.explain,
+            trace=self.trace,
         )
 
 
@@ -71,6 +75,7 @@ class SearchResults(BaseModel):
     items: list[RecommendedItem] = Field(description="best first")
     eligible_items: int = Field(description="items that the answer could have contained")
     timing_ms: dict[str, float] = Field(description="milliseconds per stage, and in total")
+    beam: BeamShown = None
 
 
 class Description(BaseModel):
@@ -102,6 +107,7 @@ async def search(wanted: SearchRequest, request: Request) -> SearchResults:
         items=RecommendedItem.ranked(answer.picks),
         eligible_items=answer.eligible_items,
         timing_ms=answer.timing_ms,
+        beam=beam_shown(answer),
     )
     tell(found.bundle, found.timing_ms)
     return found

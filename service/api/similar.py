@@ -17,6 +17,7 @@ from service.api.schemas import (
     EXPLAIN,
     FILTER,
     MAX_EXCLUDED,
+    TRACE,
     ItemId,
     RequestBody,
 )
@@ -47,6 +48,7 @@ class SimilarRequest(RequestBody):
     )
     filter: WantedFilter | None = FILTER
     explain: StrictBool = EXPLAIN
+    trace: StrictBool = TRACE
 
     def ask(self, item_id: str) -> Ask:
         return Ask(
@@ -57,6 +59,7 @@ class SimilarRequest(RequestBody):
             exclude=[item_id, *self.exclude],
             filter=self.filter,
             explain=self.explain,
+            trace=self.trace,
         )
 
 

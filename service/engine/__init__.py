@@ -4,11 +4,12 @@ from typing import Any
 
 from model_store.bundle import Bundle
 from service.engine.base import Beam, Engine, EngineStats, Query
+from service.engine.trace import Trace
 from service.errors import EngineError
 
 KINDS = ("torch", "vllm", "fake")
 
-__all__ = ["KINDS", "Beam", "Engine", "EngineStats", "Query", "create_engine"]
+__all__ = ["KINDS", "Beam", "Engine", "EngineStats", "Query", "Trace", "create_engine"]
 
 
 def create_engine(kind: str, bundle: Bundle, **options: Any) -> Engine:

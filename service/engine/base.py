@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from model_store.sid import Eligibility, Trie
+from service.engine.trace import Trace
 from service.errors import EngineError
 
 
@@ -22,6 +23,7 @@ class Query:
     adapter:  which of the engine's adapters changes the model; None is the model as it is
     trie:     the SIDs that there are, as the engine's `place` returned it; None is its own
     explain:  whether its beams shall say what each level added to their scores
+    trace:    where the engine writes down what became of each level; None writes nothing
     deadline: `time.monotonic()` after which it is not started any more; None waits as long as
               it takes
     """
@@ -32,6 +34,7 @@ class Query:
     adapter: str | None = None
     trie: Trie | None = None
     explain: bool = False
+    trace: Trace | None = None
     deadline: float | None = None
 
     @property

@@ -14,6 +14,7 @@ from model_store.sid import EligibilityBatch
 from service.engine.base import Beam, Query
 from service.engine.batching import BatchingEngine
 from service.engine.beams import Beams, advance, answers
+from service.engine.trace import Tracer
 
 
 class FakeEngine(BatchingEngine):
@@ -41,11 +42,14 @@ class FakeEngine(BatchingEngine):
         widths = [query.beam_width for query in queries]
         eligible = EligibilityBatch([q.eligible for q in queries], trie.n_items)
         seeds = torch.tensor([sum(query.prompt_token_ids) % 997 for query in queries])
+        tracer = Tracer(queries)
         beams = Beams.start(len(queries), torch.device("cpu"))
         for depth, size in enumerate(self._sizes):
             wave = torch.sin(seeds[:, None] * 1.7 + torch.arange(size) * 0.61 + depth)
             logp = wave.log_softmax(dim=1)
-            beams = advance(trie, depth, beams, logp, beams.query, widths, eligible)
+            row = beams.query
+            beams = advance(trie, depth, beams, logp, row, widths, eligible)
+            tracer.record(trie, depth, beams, logp, row)
         return answers(trie, beams, explain=any(query.explain for query in queries))
 
     def _write(self, prompt: Sequence[int], max_tokens: int) -> Iterator[int]:

@@ -19,6 +19,7 @@ from service.engine.torch.native import kernels
 from service.engine.torch.native.model import NativeModel
 from service.engine.torch.prefixes import NOTHING, PrefixCache
 from service.engine.torch.weights import Weights
+from service.engine.trace import Tracer
 from service.errors import EngineError
 
 PREFIX_BYTES = 256 << 20
@@ -77,8 +78,10 @@ class TorchEngine(BatchingEngine):
         prompts = [query.prompt_token_ids for query in queries]
         cache, hidden = self._prefill(prompts, self._room(queries, trie))
         [logp] = self._model.logprobs(hidden, [(len(queries), 0)])
-        beams = Beams.start(len(queries), device)
-        beams = advance(trie, 0, beams, logp, beams.query, widths, eligible)
+        tracer = Tracer(queries)
+        start = Beams.start(len(queries), device)
+        beams = advance(trie, 0, start, logp, start.query, widths, eligible)
+        tracer.record(trie, 0, beams, logp, start.query)
         # (beams, tokens): where behind the prompt the tokens of each beam stand.
         paths = torch.empty(len(beams), 0, dtype=torch.long, device=device)
         depth = 1
@@ -86,7 +89,9 @@ class TorchEngine(BatchingEngine):
             levels = frontier(trie, depth, beams, eligible, self._spare)
             asked, paths = self._ask(levels, len(queries), cache, paths)
             for level, logp in zip(levels, asked, strict=True):
-                beams = advance(trie, depth, beams, logp, level.row(beams), widths, eligible)
+                row = level.row(beams)
+                beams = advance(trie, depth, beams, logp, row, widths, eligible)
+                tracer.record(trie, depth, beams, logp, row)
                 depth += 1
             if depth < trie.depth:
                 paths = paths[beams.parent]

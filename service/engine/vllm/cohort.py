@@ -12,6 +12,7 @@ from model_store.sid import END, EligibilityBatch, Trie
 from service.engine.base import Beam
 from service.engine.beams import Beams, advance, answers
 from service.engine.frontier import Level, frontier
+from service.engine.trace import Tracer
 from service.engine.vllm.levels import LevelCodes
 from service.engine.vllm.mask import RowState, pack
 from service.engine.vllm.task import Task
@@ -46,7 +47,9 @@ class Cohort:
         self._spare = spare
         self._prompts = [list(task.query.prompt_token_ids) for task in tasks]
         self._widths = [task.query.beam_width for task in tasks]
+        self._traced = torch.tensor([task.query.trace is not None for task in tasks])
         self._eligible = EligibilityBatch([task.query.eligible for task in tasks], trie.n_items)
+        self._tracer = Tracer([task.query for task in tasks])
         self._beams = Beams.start(len(tasks), torch.device("cpu"))
         # (beams, tokens): the vocabulary ids of each prefix.
         self._paths = torch.empty(len(tasks), 0, dtype=torch.long)
@@ -78,7 +81,7 @@ class Cohort:
                     q,
                     self._prompts[q] + path,
                     RowState(level.depth, bits),
-                    min(self._widths[q], size),
+                    size if self._traced[q] else min(self._widths[q], size),
                 )
                 for q, path, bits in zip(level.query.tolist(), paths.tolist(), states, strict=True)
             ]
@@ -104,6 +107,7 @@ class Cohort:
             self._beams = beams = advance(
                 self._trie, self.depth, self._beams, logp, row, self._widths, self._eligible
             )
+            self._tracer.record(self._trie, self.depth, beams, logp, row)
             token = self._tokens(self.depth, beams.code)
             self._paths = torch.cat([self._paths[beams.parent], token], dim=1)
             self.depth += 1
@@ -128,7 +132,9 @@ class Cohort:
         may = below.code != END
         if not self._eligible.unrestricted:
             rows = self._trie.rows(level.depth + 1, below.node)
-            may &= self._eligible.count(level.query[below.parent], *rows) > 0
+            query = level.query[below.parent]
+            # A trace also shows what would have been found if it might be.
+            may &= (self._eligible.count(query, *rows) > 0) | self._traced[query]
         allowed = np.zeros((len(level), self._codes.size(level.depth)), np.bool_)
         allowed[below.parent[may].numpy(), below.code[may].numpy()] = True
         return allowed
