@@ -91,6 +91,8 @@ def create_app(settings: Settings) -> FastAPI:
                 client, metrics.experiments, purchase_types=settings.purchase_types
             )
             await stack.enter_async_context(experiments.followed())
+            # Else their users would leave their arms with every restart.
+            await manager.load_each(experiments.versions())
             service = Service(
                 *(settings, holder, manager, history, popularity, metrics, admission, queue),
                 *(Guard(keyring, metrics.http), experiments),

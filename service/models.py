@@ -4,7 +4,7 @@ Whatever fails changes nothing: what was active still is, and nothing is left of
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import structlog
@@ -17,6 +17,7 @@ from service.errors import (
     InvalidInput,
     ModelConflict,
     ModelUnusable,
+    SidrecError,
 )
 from service.holder import Holder, InService, Version
 from service.loading import Loader
@@ -82,6 +83,14 @@ class Models:
                 raise
         self._tell()
         return model, True
+
+    async def load_each(self, versions: Iterable[Version]) -> None:
+        """Loads those that are not there, as far as that is possible; the log says what is not."""
+        for version in versions:
+            try:
+                await self.load(*version)
+            except SidrecError as error:
+                _log.warning("not_loaded", version=str(version), error=str(error))
 
     async def warm_up(self, version: Version) -> WarmedUp:
         """Searches with a loaded version once more. Raises `ModelNotLoaded` and `EngineError`."""

@@ -162,5 +162,8 @@ async def warm_up(name: NameInPath, version: VersionInPath, request: Request) ->
 )
 async def unload(name: NameInPath, version: VersionInPath, request: Request) -> None:
     """Frees a version that is not active. New requests do not get it, and it leaves when those that
-    are with it have ended; where they do not within 30 seconds it stays, and the answer is 409."""
-    await service_of(request).models.unload(Version(name, version))
+    are with it have ended; where they do not within 30 seconds it stays, and the answer is 409. The
+    same is said of a version that an experiment needs which has not ended."""
+    service, wanted = service_of(request), Version(name, version)
+    await service.experiments.check_unused(wanted)
+    await service.models.unload(wanted)

@@ -12,7 +12,13 @@ from redis.asyncio import Redis, RedisCluster
 from structlog.typing import FilteringBoundLogger
 
 from service.answer import Ask
-from service.errors import Conflict, ExperimentsUnavailable, InvalidInput, NotFound
+from service.errors import (
+    Conflict,
+    ExperimentsUnavailable,
+    InvalidInput,
+    ModelConflict,
+    NotFound,
+)
 from service.experiments.counters import EXACT_USERS, ArmCounters, ArmKey
 from service.experiments.definition import MAX_FORCED, Design, Experiment
 from service.experiments.findings import make_report
@@ -23,7 +29,7 @@ from service.experiments.running import Running
 from service.experiments.store import DefinitionStore
 from service.experiments.trail import Heard, Shown, Trails
 from service.experiments.treatment import Models, Treated, recommend_under
-from service.holder import InService
+from service.holder import InService, Version
 from service.metrics.experiments import ExperimentMetrics
 
 MOST = 100
@@ -57,7 +63,8 @@ class Experiments:
         metrics.waiting(lambda: self._recorder.waiting)
         self._exact_users = exact_users
         self._store = DefinitionStore(client)
-        self._running = Running(self._store, metrics.gone)
+        self._running = Running(self._store, self._gone)
+        self._told: set[tuple[str, str]] = set()
         self._counters = ArmCounters(client, exact_users=exact_users)
         self._trails = Trails(client)
         self._recorder = Recorder(
@@ -81,12 +88,28 @@ class Experiments:
                 left.set()
                 await task
 
+    def versions(self) -> list[Version]:
+        """The versions that arms name, each once, as last read. Of experiments that have ended,
+        none; of those that are still to start too, for testers see them."""
+        return list(self._running.versions())
+
+    async def check_unused(self, version: Version) -> None:
+        """Raises `ModelConflict` where an experiment needs this version. While Redis is away the
+        experiments that were known last count."""
+        with suppress(ExperimentsUnavailable):
+            await self._running.refresh()
+        if names := self._running.versions().get(version):
+            which = "an arm of the experiment" if len(names) == 1 else "in arms of the experiments"
+            raise ModelConflict(
+                f"{version} is {which} {', '.join(names)}: stop or delete what needs it first"
+            )
+
     # What requests need.
 
     async def recommend(self, ask: Ask, active: InService, models: Models) -> Treated:
         """The answer to a request, under the arms that its user and scene belong to."""
         members = self._running.of(ask.user_id, ask.scene)
-        return await recommend_under(members, ask, active, models, self._metrics.skipped)
+        return await recommend_under(members, ask, active, models, self._skipped)
 
     def answered(self, treated: Treated, user_id: str | None, request_id: str) -> None:
         """Takes note that an answer leaves; returns at once."""
@@ -217,6 +240,17 @@ class Experiments:
                 await self._running.refresh()
                 return new
         raise ExperimentsUnavailable("other processes write all the time")
+
+    def _skipped(self, name: str, reason: str) -> None:
+        """Counts every answer, and logs the first of a process."""
+        self._metrics.skipped(name, reason)
+        if (name, reason) not in self._told:
+            self._told.add((name, reason))
+            _log.warning("arm_not_given", experiment=name, reason=reason)
+
+    def _gone(self, name: str) -> None:
+        self._metrics.gone(name)
+        self._told = {told for told in self._told if told[0] != name}
 
     async def _look_until(self, left: asyncio.Event) -> None:
         while not left.is_set():

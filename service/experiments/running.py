@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from service.experiments.assignment import Assignment
 from service.experiments.definition import Arm, Experiment
 from service.experiments.store import Definitions, DefinitionStore
+from service.holder import Version
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -62,6 +63,19 @@ class Running:
             event_type in purchase_types or event_type in e.click_types
             for e in self.by_key.values()
         )
+
+    def versions(self) -> dict[Version, list[str]]:
+        """The versions that arms name, with the experiments that they belong to; without those that
+        have ended."""
+        found: dict[Version, list[str]] = {}
+        now = datetime.now(UTC)
+        for experiment, _ in self._assignments:
+            if experiment.status_at(now) == "ended":
+                continue
+            named = (arm.bundle for arm in experiment.arms if arm.bundle is not None)
+            for version in {Version(bundle.name, bundle.version) for bundle in named}:
+                found.setdefault(version, []).append(experiment.name)
+        return found
 
     def of(self, user_id: str | None, scene: str | None) -> list[Membership]:
         """The arms that a request belongs to now, by the names of the experiments."""

@@ -4,21 +4,18 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis as sync_redis
 from starlette.testclient import TestClient
 
-from model_store.store import Store
 from service.experiments.experiments import Experiments
 from tests.service.conftest import MakeClient
 from tests.service.experiments.conftest import design
 from tests.service.test_api import HISTORY, event, recommend
 from tests.service.test_metrics import scrape, value
 from tests.service.test_refusals import refused
-from tests.tiny import make_bundle, random_items
 
 URL = "/v1/experiments/beams"
 
@@ -273,32 +270,6 @@ def test_redis_away(make_client: MakeClient) -> None:
     for response in (client.get(URL), client.put(URL, json=design()), client.get(f"{URL}/report")):
         problem = refused(response, 503)
         assert problem["type"] == "urn:sidrec:problem:experiments-unavailable"
-
-
-def test_arms_are_versions(make_client: MakeClient, tmp_path: Path) -> None:
-    """Two versions are loaded; one leaves while the experiment runs, and no answer fails."""
-    versions = [make_bundle(tmp_path, random_items(40, (4, 4, 4), seed=seed)) for seed in (1, 2)]
-    Store(tmp_path / "store").promote("tiny", versions[0].version)
-    client = make_client(store=str(tmp_path / "store"))
-    assert client.post("/v1/models", json={"name": "tiny", "version": 2}).is_success
-    arms = [
-        {"name": "old", "share": 0.5, "control": True, "bundle": {"name": "tiny", "version": 1}},
-        {"name": "new", "share": 0.5, "bundle": {"name": "tiny", "version": 2}},
-    ]
-    put(client, arms=arms)
-    for n in range(20):
-        answer = recommend(client, user_id=f"u{n}", history=HISTORY)
-        [member] = answer["experiments"]
-        assert answer["bundle"]["version"] == {"old": 1, "new": 2}[member["arm"]]
-    assert client.delete("/v1/models/tiny/2").is_success
-    answers = [recommend(client, user_id=f"u{n}", history=HISTORY) for n in range(20)]
-    assert {answer["bundle"]["version"] for answer in answers} == {1}
-    outside = sum("experiments" not in answer for answer in answers)
-    assert 0 < outside < 20
-    skipped = value(
-        scrape(client), "experiment_skipped_total", experiment="beams", reason="not_loaded"
-    )
-    assert skipped == outside
 
 
 def test_replicas_agree(make_client: MakeClient) -> None:
