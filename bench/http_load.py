@@ -10,6 +10,7 @@ are no Python packages and run scripts of other languages.
 """
 
 import asyncio
+import gc
 import multiprocessing
 import time
 from collections import Counter
@@ -181,7 +182,7 @@ def closed_loop(url: str, bodies: Sequence[bytes], in_flight: int, seconds: floa
 def apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What `work` returns in a fresh process, which shares no interpreter with what it loads."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=gc.freeze) as pool:
         return pool.submit(work, *args, **kwargs).result()
 
 

@@ -1,12 +1,15 @@
 """A service that is asked for several times what it can give: who is answered, and who is told no.
 
-Saturation is measured first, by a closed loop on a service that refuses nobody. Then another one
-gets a constant rate below it, several times it, and the first rate again, by one schedule that does
-not wait for answers (see `bench.http_load`). What sends the load takes part of the same cores, and
-more of them the more it sends. The engine computes every prompt anew, as in `bench.service`: what
-it remembers of users who come back makes it quicker, and its memory grow until that is full.
+Saturation is measured first, by a closed loop on a service that refuses nobody, and the p99 at a
+rate below it. Another service is told to let nobody in who would take longer than that, as
+docs/reliability.md advises, and gets the same rate, several times saturation, and the first rate
+again, by one schedule that does not wait for answers (see `bench.http_load`). What sends the load
+takes part of the same cores, and more of them the more it sends. The engine computes every prompt
+anew, as in `bench.service`: what it remembers of users who come back makes it quicker, and its
+memory grow until that is full.
 """
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -49,7 +52,10 @@ def overload(
     seconds: Annotated[float, typer.Option(help="Of the flood.")] = 60,
     calm: Annotated[float, typer.Option(help="Seconds before it, and after it.")] = 20,
     in_flight: InFlight = DEFAULT_IN_FLIGHT,
-    max_wait_ms: Annotated[int, typer.Option(help="SIDREC_MAX_WAIT_MS of the service.")] = 50,
+    max_wait_ms: Annotated[
+        int | None,
+        typer.Option(help="SIDREC_MAX_WAIT_MS; by default the p99 at the rate before, measured."),
+    ] = None,
     users: Crowd = DEFAULT_CROWD,
     engine: Annotated[str, typer.Option(help="torch, vllm or fake.")] = "torch",
     threads: Threads = DEFAULT_THREADS,
@@ -69,10 +75,15 @@ def overload(
             store_histories(one.url, crowd)
             apart(closed_loop, one.url, bodies, in_flight, min(seconds, 3))
             full = apart(closed_loop, one.url, bodies, in_flight, min(seconds, 10)).per_second
-        below, above = share * full, times * full
+            below, above = share * full, times * full
+            calmly = apart(scheduled, one.url, bodies, even([(below, calm)]))
+        limit = max_wait_ms or math.ceil(calmly.percentile(99) * 1e3)
         due = even([(below, calm), (above, seconds), (below, calm)])
-        console.print(f"{full:.1f} a second; now {below:.1f}, {above:.1f} and {below:.1f} …")
-        with served(loaded.path, threads, {**options, "max_wait_ms": max_wait_ms}) as one:
+        console.print(
+            f"{full:.1f} a second; at {below:.1f} {calmly}. Now {below:.1f}, {above:.1f} and"
+            f" {below:.1f} with SIDREC_MAX_WAIT_MS={limit} …"
+        )
+        with served(loaded.path, threads, {**options, "max_wait_ms": limit}) as one:
             store_histories(one.url, crowd)
             apart(scheduled, one.url, bodies, even([(below, min(calm, 3))]))
             with _memory(one.pid) as memory:
@@ -80,7 +91,8 @@ def overload(
     except NotServing as error:
         console.print(str(error), markup=False)
         raise typer.Exit(1) from error
-    rows = [_row(found, memory, calm, seconds) | {"saturation": full, "asked": above}]
+    asked = {"saturation": full, "asked": above, "max_wait_ms": limit}
+    rows = [_row(found, memory, calm, seconds) | asked]
     _print(rows[0], times, share)
     write_json(out, "overload", machine=describe(), settings=settings, rows=rows)
     _draw(found, calm, seconds, out)
@@ -156,7 +168,9 @@ def _print(row: dict[str, Any], times: float, share: float) -> None:
     memory = ", ".join(digits(size) for size in row["memory_mb"] or ())
     lines = [
         ["saturation, answers/s", digits(row["saturation"]), ""],
+        ["SIDREC_MAX_WAIT_MS", f"{row['max_wait_ms']}", ""],
         [f"p99 at {share:.0%} of it, ms", digits(row["before_p99_ms"]), ""],
+        ["  not answered then", f"{row['before_refused']}", ""],
         [f"answers/s at {times:g} times it", digits(row["admitted_per_second"]), ""],
         ["p99 of those admitted, ms", digits(row["admitted_p99_ms"]), ""],
         ["  over that before", f"{row['admitted_p99_over_before']:.2f}", "2"],

@@ -1,10 +1,10 @@
 """The queue in front of the engine: how long it is, and who may still join it. No HTTP.
 
-A search that joins waits for those that are under way; how long follows from their number and from
-the rate at which searches have lately ended (Little's law). The queue is full where that time
-exceeds a limit, so that who is let in gets its answer in about that time however many come, and
-who is not learns so at once. The rate counts only time in which there was something to do: it is
-what the engine manages, not what is asked of it.
+When a search that joins would be done follows from how many are under way with it, and from the
+rate at which searches have lately ended (Little's law). The queue is full where that would be later
+than a limit, so that who is let in gets its answer in about that time however many come, and who
+is not learns so at once. The rate counts only time in which there was something to do: it is what
+the engine manages, not what is asked of it.
 
 Callers share a full queue: one that holds less than its part still gets in, and the others get
 nothing more until they are down to theirs.
@@ -20,7 +20,7 @@ from service.errors import Overloaded
 
 _MEMORY_S = 1.0
 """Busy time after which what was seen counts for a third."""
-_LEAST = 8
+_LEAST = 2
 """Searches that may always be under way: an engine that never sees more than one or two at once
 has no batches, and its rate would stay that of single searches."""
 
@@ -28,7 +28,7 @@ has no batches, and its rate would stay that of single searches."""
 class EngineQueue:
     """The searches of one process, by whichever engine. For one event loop.
 
-    `max_wait_ms` is how long a search may have to wait; 0 takes any time.
+    `max_wait_ms` is how long a search may take, from when it joins until it is done; 0: any time.
     """
 
     def __init__(self, max_wait_ms: int = 0) -> None:
@@ -45,20 +45,21 @@ class EngineQueue:
 
     @property
     def wait(self) -> float:
-        """Seconds that a search would wait now; 0 where nothing is known."""
+        """Seconds that those under way would take; 0 where nothing is known."""
         self._look()
         return self._under_way * self._busy / self._done if self._done else 0.0
 
     @property
     def limit(self) -> float:
-        """How many may be under way; infinite where nothing is known, or there is no limit."""
+        """How many may be under way, the last one included; infinite where nothing is known, or
+        there is no limit."""
         self._look()
         return max(_LEAST, self._max_wait * self._done / self._busy) if self._done else math.inf
 
     def full_for(self, caller: str) -> bool:
         """Whether this caller may not join now."""
         limit, own = self.limit, self._of[caller]
-        return self._under_way >= limit and own + 1 > limit / (len(self._of) + (own == 0))
+        return self._under_way + 1 > limit and own + 1 > limit / (len(self._of) + (own == 0))
 
     def check(self, caller: str) -> None:
         """Raises `Overloaded` where the queue is full for this caller."""

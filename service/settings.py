@@ -167,8 +167,8 @@ class Settings(BaseSettings):
     max_wait_ms: int = Field(
         5000,
         ge=0,
-        description="Longest wait for the engine: whoever would wait longer is refused with 503;"
-        " 0: any time",
+        description="Longest time from joining the engine's queue to the end of a search: whoever"
+        " would take longer is refused with 503; 0: any time",
     )
     max_batch: int = Field(64, ge=1, description="Most recommendations in one request")
     cache_ttl_ms: int = Field(
