@@ -13,6 +13,8 @@ _PACKAGES = {
     "nginx": "nginx-light",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "node": "nodejs",
+    "curl": "curl",
 }
 
 
