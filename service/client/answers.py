@@ -109,8 +109,8 @@ class BatchResult(_Answer):
     """What one request of a batch would have been answered by itself."""
 
     status: int
-    answer: Recommendations | None
-    problem: ProblemDetails | None
+    answer: Recommendations | None = None
+    problem: ProblemDetails | None = None
 
 
 class BatchResults(_Answer):

@@ -104,15 +104,22 @@ class Redis:
 
 
 class Service:
-    """A real `sidrec serve` on a free port; settings by their names in `service.settings`."""
+    """A real `sidrec serve`; settings by their names in `service.settings`. Port 0: a free one."""
 
-    def __init__(self, log: Path, settings: Mapping[str, Any], *, module: str = "service.cli"):
+    def __init__(
+        self,
+        log: Path,
+        settings: Mapping[str, Any],
+        *,
+        module: str = "service.cli",
+        port: int = 0,
+    ) -> None:
         self._log = log
         given = {"threads": 1, **settings}
         environment = {f"SIDREC_{name.upper()}": str(value) for name, value in given.items()}
         with log.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, "serve", "--port", "0"],
+                [sys.executable, "-m", module, "serve", "--port", str(port)],
                 env=os.environ | environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
