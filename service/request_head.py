@@ -40,21 +40,17 @@ class BoundedHead(HttpToolsProtocol):
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse()
+                _log.warning("head_too_large", limit=MAX_HEAD_BYTES)
+                detail = f"request line and headers have at most {MAX_HEAD_BYTES} bytes"
+                self.refuse(431, "Request Header Fields Too Large", detail)
 
-    def _refuse(self) -> None:
-        _log.warning("head_too_large", limit=MAX_HEAD_BYTES)
-        content = json.dumps(
-            {
-                "type": "about:blank",
-                "title": "Request Header Fields Too Large",
-                "status": 431,
-                "detail": f"request line and headers have at most {MAX_HEAD_BYTES} bytes",
-            }
-        ).encode()
+    def refuse(self, status: int, title: str, detail: str) -> None:
+        """Answers before there is an application to do it, and closes the connection."""
+        problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+        content = json.dumps(problem).encode()
         self.transport.write(
-            b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-            b"content-type: application/problem+json\r\nconnection: close\r\n"
+            f"HTTP/1.1 {status} {title}\r\n".encode()
+            + b"content-type: application/problem+json\r\nconnection: close\r\n"
             + f"content-length: {len(content)}\r\n\r\n".encode()
             + content
         )

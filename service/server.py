@@ -19,8 +19,8 @@ from service.app import create_app
 from service.errors import SidrecError
 from service.keys.file import KeysInvalid
 from service.logs import configure_logs
-from service.request_head import BoundedHead
 from service.settings import Settings
+from service.slow_request import timed
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ def run(settings: Settings) -> None:
             host=settings.host,
             port=settings.port,
             loop=settings.event_loop,
-            http=BoundedHead,
+            http=timed(settings.request_timeout_s),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -98,6 +98,19 @@ class _Server(uvicorn.Server):
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         _log.info("listening", url=url, docs=f"{url}/docs")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # By default only SIGINT is a sign of impatience.
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As by default, but who is in a hurry does not leave a Redis and an engine behind."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
 
 
 class _Watched:

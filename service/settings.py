@@ -184,6 +184,11 @@ class Settings(BaseSettings):
     )
     max_items: int = Field(1000, ge=1, description="Most changes of items in one request")
     max_body_bytes: int = Field(1 << 20, ge=1, description="Largest request body")
+    request_timeout_s: float = Field(
+        30,
+        gt=0,
+        description="Longest time that a request may take to arrive, its body included; then 408",
+    )
     max_events: int = Field(1000, ge=1, description="Most events in one request")
     future_tolerance_s: int = Field(
         86_400, ge=0, description="How far in the future an event's timestamp may lie"

@@ -4,7 +4,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.problems import plain_kind, problem
+from service.api.problems import CLIENT_GONE, plain_kind, problem
 
 
 class BodyLimit:
@@ -27,12 +27,16 @@ class BodyLimit:
             response = problem(scope["state"]["request_id"], plain_kind(413), self._detail)
             await response(scope, receive, send)
             return
-        received = 0
+        received, complete = 0, False
 
         async def receive_counted() -> Message:
-            nonlocal received
+            nonlocal received, complete
             message = await receive()
+            if message["type"] == "http.disconnect" and not complete:
+                # What reads the body would take it for one that is no JSON.
+                raise HTTPException(CLIENT_GONE, "the client has gone")
             if message["type"] == "http.request":
+                complete = not message.get("more_body", False)
                 received += len(message.get("body", b""))
                 if received > self._max_bytes:
                     raise HTTPException(413, self._detail)

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import httpx
+import psutil
 
 from tests.service.test_api import HISTORY
 from tests.service.test_app_process import Serve, in_flight, serve
@@ -51,3 +52,25 @@ def test_what_takes_too_long_is_given_up(serve: Serve) -> None:
                 assert task.result().status_code >= 500
     code, stderr = process.wait()
     assert (code, stderr) == (0, "")
+
+
+def test_a_second_signal_does_not_wait(serve: Serve) -> None:
+    """Nor does it leave anything behind: the private Redis ends too, with what it had."""
+    process = serve("--engine", "fake", engine_options='{"delay_ms": 3000}')
+    with process.client() as client, ThreadPoolExecutor(4) as pool:
+        redis = psutil.Process(process.process.pid).children()
+        assert [one.name() for one in redis] == ["redis-server"]
+        # They would take 12 seconds, one after the other, with 30 to end in.
+        asked = [pool.submit(client.post, "/v1/recommendations", json=ASK) for _ in range(4)]
+        while in_flight(client) < 4:
+            time.sleep(0.01)
+        for _ in range(2):
+            process.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+        began = time.monotonic()
+        for task in asked:
+            with suppress(httpx.TransportError):
+                assert task.result().status_code >= 500
+        assert process.wait() == (0, "")
+        assert time.monotonic() - began < 8
+    assert psutil.wait_procs(redis, timeout=10)[1] == []
