@@ -21,6 +21,9 @@ from service.errors import InvalidInput, SidrecError
 
 router = APIRouter(tags=["recommendations"], route_class=Admitted)
 
+MOST_TRACED = 8
+"""Answers of a batch that may show their beam: each can be as large as a thousand others."""
+
 # Checked one by one, so that a mistake in one of them is not a mistake in all.
 Wanted = Annotated[
     Any,
@@ -72,6 +75,9 @@ async def recommend_batch(batch: BatchRequest, request: Request) -> BatchResults
     limit = most(request, min(service.settings.max_batch, service.settings.max_in_flight))
     if len(batch.requests) > limit:
         raise InvalidInput("requests", f"has {len(batch.requests)}, at most {limit} go at once")
+    traced = sum(isinstance(one, dict) and one.get("trace") is True for one in batch.requests)
+    if traced > MOST_TRACED:
+        raise InvalidInput("requests", f"ask for {traced} traces, at most {MOST_TRACED} go at once")
     request_id = request.state.request_id
     caller = caller_of(request)
     places = service.admission.place(len(batch.requests))

@@ -1,16 +1,19 @@
-"""Every engine says alike what each level added to a score."""
+"""Every engine says alike what each level added to a score, and what became of its prefixes."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from model_store.bundle import Bundle
 from model_store.sid import Eligibility
-from service.engine import Engine, Query
+from service.engine import Engine, Query, Trace
 from tests.conformance.agreement import TOLERANCE, assert_agree
-from tests.conformance.test_demo import prompts
+from tests.conformance.test_demo import assert_all_same, prompts
+from tests.engine.reference import considered
+from tests.engine.traces import assert_traced
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +50,39 @@ def test_the_beams_are_those_of_the_same_query_without(
     assert all(beam.gains is None for beams in plain for beam in beams)
     for explained, beams in zip(engine.search_batch(queries), plain, strict=True):
         assert_agree(explained, beams)
+
+
+@pytest.fixture(scope="module")
+def traceable(demo: Bundle) -> list[tuple[Query, set[int]]]:
+    """Of two widths, with the rows that each may find; neighbours that want no trace aside."""
+    items = len(demo.catalogue)
+    some = np.random.default_rng(2).random(items) < 0.2
+    everything, odd = set(range(items)), set(range(1, items, 2))
+    kinds = [
+        (None, everything),
+        (Eligibility.of(None, range(0, items, 2)), odd),
+        (Eligibility.of(some, range(0, items, 2)), odd & set(np.flatnonzero(some).tolist())),
+    ]
+    return [
+        (Query(prompt, (20, 5)[i % 2], kinds[i % 3][0]), kinds[i % 3][1])
+        for i, prompt in enumerate(prompts(demo, 3, seed=13))
+    ]
+
+
+@torch.inference_mode()
+def test_traces_are_what_the_model_says_of_each_prefix(
+    engine: Engine, demo: Bundle, traceable: list[tuple[Query, set[int]]]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(demo.model_path, dtype=torch.float32).eval()
+    traced = [replace(query, trace=Trace()) for query, _ in traceable]
+    engine.search_batch([*traced, *(query for query, _ in traceable)])
+    for query, (_, rows) in zip(traced, traceable, strict=True):
+        assert query.trace is not None
+        right = considered(model, demo, query.prompt_token_ids, query.beam_width, rows)
+        assert_traced(query.trace, right, query.beam_width, TOLERANCE)
+
+
+def test_a_trace_changes_no_beam(engine: Engine, traceable: list[tuple[Query, set[int]]]) -> None:
+    plain = [query for query, _ in traceable]
+    mixed = [replace(q, trace=Trace() if i % 2 else None) for i, q in enumerate(plain)]
+    assert_all_same(engine.search_batch(mixed), engine.search_batch(plain))

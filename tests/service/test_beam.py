@@ -166,6 +166,9 @@ def test_neighbours_in_a_batch_are_not_affected(client: TestClient, bundle: Bund
         {"history": [f"item-{n}"], "k": 4, "exclude": [f"item-{m}" for m in range(20 * n)]}
         for n in range(1, 7)
     ]
+    nine = [asked[0] | {"trace": True}] * 9
+    refused = client.post("/v1/recommendations/batch", json={"requests": nine})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "requests")
     plain = client.post("/v1/recommendations/batch", json={"requests": asked}).json()
     some = [one | {"trace": n % 2 == 0} for n, one in enumerate(asked)]
     mixed = client.post("/v1/recommendations/batch", json={"requests": some}).json()
