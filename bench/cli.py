@@ -12,6 +12,7 @@ from bench.overload import overload
 from bench.replay import replay
 from bench.search import search
 from bench.service import service
+from bench.soak import soak
 from bench.swap import swap
 from bench.trie import trie
 from bench.vllm_profile import vllm_profile
@@ -34,6 +35,7 @@ app.command()(experiment)
 app.command()(load)
 app.command()(overload)
 app.command()(swap)
+app.command()(soak)
 app.command()(replay)
 app.command()(search)
 app.command("vllm-profile")(vllm_profile)

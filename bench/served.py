@@ -29,11 +29,16 @@ class NotServing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Where it listens, and its process ids."""
+    """Where it listens, its process id, and its Redis, which may be stopped and started."""
 
     url: str
     pid: int
-    redis_pid: int
+    redis: EmbeddedRedis
+
+    @property
+    def redis_pid(self) -> int:
+        assert self.redis.pid is not None
+        return self.redis.pid
 
     def cpu_s(self) -> float:
         """Processor time of the service and its Redis so far."""
@@ -64,8 +69,7 @@ def served(bundle: Path | None, threads: int, settings: Mapping[str, Any]) -> It
             )
         try:
             url = _listening(process, log)
-            assert redis.pid is not None
-            yield Served(url, process.pid, redis.pid)
+            yield Served(url, process.pid, redis)
         finally:
             process.terminate()
             process.wait()

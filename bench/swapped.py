@@ -78,15 +78,22 @@ def swap_models(url: str, name: str, swaps: int, every_s: float) -> list[Swap]:
         for number in range(swaps):
             began = time.perf_counter()
             new, old = (2, 1) if number % 2 == 0 else (1, 2)
-            wanted = json.dumps({"name": name, "version": new}).encode()
-            _step(connection, "POST", "/v1/models", wanted)
-            asked = time.perf_counter()
-            _step(connection, "POST", f"/v1/models/{name}/{new}/activate")
-            done = time.perf_counter()
-            _step(connection, "DELETE", f"/v1/models/{name}/{old}")
-            made.append(Swap(new, asked, done, asked - began, time.perf_counter() - done))
+            made.append(swap_model(connection, name, new, old))
             time.sleep(max(0.0, began + every_s - time.perf_counter()))
     return made
+
+
+def swap_model(connection: Connection, name: str, new: int, old: int) -> Swap:
+    """Loads one version, activates it and unloads the other. Raises `NotServing` where a step is
+    refused."""
+    began = time.perf_counter()
+    wanted = json.dumps({"name": name, "version": new}).encode()
+    _step(connection, "POST", "/v1/models", wanted)
+    asked = time.perf_counter()
+    _step(connection, "POST", f"/v1/models/{name}/{new}/activate")
+    done = time.perf_counter()
+    _step(connection, "DELETE", f"/v1/models/{name}/{old}")
+    return Swap(new, asked, done, asked - began, time.perf_counter() - done)
 
 
 @contextmanager
@@ -114,13 +121,13 @@ def readiness(url: str) -> Iterator[Watched]:
 def inconsistent(replies: Sequence[Reply], swaps: Sequence[Swap], sids: Sids) -> list[str]:
     """Answers that name a version which was not active at any moment between their being sent and
     received, or have an item that is not so in the version they name; one line each."""
-    times = _active(swaps)
+    times = active(swaps)
     return [
         why for reply in replies if (why := _wrong(reply, json.loads(reply.content), times, sids))
     ]
 
 
-def _active(swaps: Sequence[Swap]) -> Mapping[int, list[tuple[float, float]]]:
+def active(swaps: Sequence[Swap]) -> Mapping[int, list[tuple[float, float]]]:
     """When each version may have been active: from when it was asked for until it was acknowledged
     that another one is."""
     begins = [(1, 0.0), *((swap.version, swap.asked) for swap in swaps)]
