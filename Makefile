@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: serve test fuzz faults lint format bench clean
+.PHONY: serve test fuzz faults soak lint format bench clean
 
 serve: $(VENV)/.installed-serve
 	$(BIN)/sidrec serve
@@ -23,6 +23,10 @@ fuzz: $(VENV)/.installed-dev
 faults: $(VENV)/.installed-dev $(VENV)/.installed-system
 	FAULTS_SCALE=10 FAULTS_TABLE=docs/reliability.md \
 	    $(BIN)/python -m pytest tests/faults -s -q $(if $(ROW),-k test_$(ROW))
+
+# 20 minutes under load while versions, items and Redis come and go; `make test` runs half a minute of it.
+soak: $(VENV)/.installed-dev
+	$(BIN)/sidrec bench soak $(if $(MINUTES),--minutes $(MINUTES))
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
 """What a soak has shown, beside what docs/reliability.md promises."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -68,16 +69,18 @@ def judge(account: Account, world: World, settled: float, unready: Sequence[str]
     broken += _of_no_version(account.responses, world)
     minutes = by_minute(world.samples, settled)
     row = _row(account, world)
-    row |= {"rss_mb": None, "rss_growth": None, "rss_last": None, "files": None}
+    row |= {"rss_mb": None, "rss_growth": None, "rss_last": None, "files": None, "to_redis": None}
     if len(minutes) > 1:
         rss = np.array([minute["rss_mb"] for minute in minutes])
         files = [minute["own_files"] for minute in minutes]
+        to_redis = [minute["to_redis"] for minute in minutes]
         growth = rss / rss[0] - 1
         row |= {
             "rss_mb": rss[0],
             "rss_growth": float(growth.max()),
             "rss_last": float(growth[-1]),
             "files": [files[0], files[-1]],
+            "to_redis": [to_redis[0], max(to_redis)],
         }
         if growth.max() > _FLAT:
             broken.append(f"memory grew by {growth.max():.1%}")
@@ -88,15 +91,20 @@ def judge(account: Account, world: World, settled: float, unready: Sequence[str]
 
 def unpromised(responses: Sequence[Response], outages: Sequence[Outage]) -> list[str]:
     """Responses that nothing promises; one line for each kind of them."""
-    found: Counter[str] = Counter()
+    found: dict[str, list[float]] = defaultdict(list)
+    start = min((response.due for response in responses), default=0.0)
     for response in responses:
         if (response.status, response.how) == (200, _ALWAYS[response.kind]):
             continue
         away = _away(response.due, response.there, outages)
         if not away or (response.status, response.how) != _AWAY.get(response.kind):
             when = "while Redis was away" if away else "with Redis there"
-            found[f"{response.kind}: {response.status} {response.how}, {when}"] += 1
-    return [f"{n} times {line}" for line, n in found.most_common()]
+            line = f"{response.kind}: {response.status} {response.how}, {when}"
+            found[line].append(response.due - start)
+    return [
+        f"{len(at)} times {line}, from {min(at):.1f} s to {max(at):.1f} s"
+        for line, at in sorted(found.items(), key=lambda one: -len(one[1]))
+    ]
 
 
 def _away(began: float, ended: float, outages: Sequence[Outage]) -> bool:
@@ -105,8 +113,7 @@ def _away(began: float, ended: float, outages: Sequence[Outage]) -> bool:
 
 
 def by_minute(samples: Sequence[Sample], settled: float) -> list[dict[str, Any]]:
-    """Medians of whole minutes from `settled` on; `own_files` are those that are no connections of
-    clients."""
+    """Medians of whole minutes from `settled` on; `own_files` are those that are no connections."""
     found: list[dict[str, Any]] = []
     last = max((sample.at for sample in samples), default=settled)
     for start in np.arange(settled, last - 0.9 * _MINUTE_S, _MINUTE_S):
@@ -117,7 +124,8 @@ def by_minute(samples: Sequence[Sample], settled: float) -> list[dict[str, Any]]
                 "rss_mb": float(np.median([sample.rss for sample in those])) / 2**20,
                 "pss_mb": float(np.median([sample.pss for sample in those])) / 2**20,
                 "files": int(np.median([sample.files for sample in those])),
-                "own_files": int(np.median([s.files - s.clients for s in those])),
+                "own_files": int(np.median([sample.own for sample in those])),
+                "to_redis": int(np.median([sample.unix for sample in those])),
                 "threads": int(np.median([sample.threads for sample in those])),
                 "redis_mb": float(np.median(redis)) / 2**20 if redis else None,
             }
@@ -153,7 +161,7 @@ def _row(account: Account, world: World) -> dict[str, Any]:
 def _well_after(responses: Sequence[Response], outages: Sequence[Outage]) -> float:
     """Seconds after Redis was back until the last request was sent that did not notice."""
     late = [0.0]
-    for outage, then in zip(outages, [*outages[1:], None], strict=True):
+    for outage, then in zip_longest(outages, outages[1:]):
         end = outage.ended + _WELL_S if then is None else then.began
         late += [
             response.due - outage.ended

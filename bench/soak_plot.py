@@ -24,11 +24,12 @@ def draw(account: Account, world: World, began: float, out: Path) -> None:
             memory.plot(at, np.array(values) / 2**20, linewidth=1, label=name)
         memory.set_ylim(bottom=0)
         memory.set_ylabel("memory, MB")
-        own = [sample.files - sample.clients for sample in world.samples]
-        files.plot(at, own, linewidth=1, label="without those of clients")
-        files.plot(
-            at, [sample.clients for sample in world.samples], linewidth=1, label="of clients"
-        )
+        for name, counts in (
+            ("no connections", [sample.own for sample in world.samples]),
+            ("to Redis", [sample.unix for sample in world.samples]),
+            ("of clients", [sample.clients for sample in world.samples]),
+        ):
+            files.plot(at, counts, linewidth=1, label=name)
         files.set_ylim(bottom=0)
         files.set_ylabel("open files")
         _latency(latency, account, began)

@@ -214,8 +214,8 @@ class Work:
         if len(shown) < min(wanted, answer["eligible_items"]):
             self.wrong.append(f"{len(shown)} items, {answer['eligible_items']} were eligible")
         if request.kind == "found":
-            missing = {item["item_id"] for item in request.about} - set(shown)
-            self.wrong += [f"{item_id} is new and was not found" for item_id in missing]
+            missing = {item["item_id"] for item in request.about} - shown.keys()
+            self.wrong += [f"{item_id} is new and was not found" for item_id in sorted(missing)]
             self.found += len(request.about) - len(missing)
 
     @property

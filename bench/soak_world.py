@@ -36,17 +36,28 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a process holds at one moment: bytes resident and its share of those that it has in
-    common with others; open files, and how many of them are connections of clients; threads; the
-    bytes of its Redis, None while that is away."""
+    """What a process holds at one moment.
+
+    rss, pss: bytes resident, and its share of those that it has in common with others
+    files:    all that are open, those that follow among them
+    clients:  connections of clients, who decide how many there are
+    unix:     connections to Redis, as many as a burst has ever needed, at most its pool
+    redis:    bytes of its Redis, None while that is away
+    """
 
     at: float
     rss: int
     pss: int
     files: int
     clients: int
+    unix: int
     threads: int
     redis: int | None
+
+    @property
+    def own(self) -> int:
+        """Open files that are no connections."""
+        return self.files - self.clients - self.unix
 
 
 class World:
@@ -59,38 +70,32 @@ class World:
         self.samples: list[Sample] = []
         self.failed: list[str] = []
         self._one = one
-        self._over = threading.Event()
 
     @contextmanager
-    def running(
-        self, name: str, *, swap_s: float, outage_s: float, away_s: float, sample_s: float
-    ) -> Iterator[None]:
-        """Swaps the versions of `name` every `swap_s`, takes Redis away for `away_s` every
-        `outage_s`, and looks every `sample_s`."""
-        work: list[Callable[[], None]] = [
-            lambda: self._swap(name, swap_s),
-            lambda: self._break(outage_s, away_s),
-            lambda: self._sample(sample_s),
-        ]
-        threads = [threading.Thread(target=self._guarded, args=(one,)) for one in work]
+    def meanwhile(self, *work: Callable[[threading.Event], None]) -> Iterator[None]:
+        """Each on a thread, until left, when the event is set that it is given."""
+        over = threading.Event()
+
+        def guarded(one: Callable[[threading.Event], None]) -> None:
+            try:
+                one(over)
+            except Exception as error:
+                self.failed.append(repr(error))
+
+        threads = [threading.Thread(target=guarded, args=(one,)) for one in work]
         for thread in threads:
             thread.start()
         try:
             yield
         finally:
-            self._over.set()
+            over.set()
             for thread in threads:
                 thread.join()
 
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as error:
-            self.failed.append(repr(error))
-
-    def _swap(self, name: str, every_s: float) -> None:
+    def swapping(self, over: threading.Event, *, name: str, every_s: float) -> None:
+        """From version 1, which is active, to version 2, and back."""
         new, old = 2, 1
-        for _ in self._every(every_s):
+        for _ in _every(every_s, over):
             began = time.perf_counter()
             try:
                 with Connection(self._one.url) as connection:
@@ -100,31 +105,32 @@ class World:
             else:
                 new, old = old, new
 
-    def _break(self, every_s: float, away_s: float) -> None:
+    def breaking(self, over: threading.Event, *, every_s: float, away_s: float) -> None:
+        """Redis goes, killed and shut down in turn, and comes back on the data that it left."""
         redis = self._one.redis
-        for number in self._every(every_s):
+        for number in _every(every_s, over):
             began, killed = time.perf_counter(), number % 2 == 0
             if killed:
                 os.kill(self._one.redis_pid, signal.SIGKILL)
             redis.stop()
-            self._over.wait(away_s)
+            over.wait(away_s)
             redis.start()
             self.outages.append(Outage(began, time.perf_counter(), killed))
 
-    def _sample(self, every_s: float) -> None:
+    def looking(self, over: threading.Event, *, every_s: float) -> None:
+        """At what the service and its Redis hold."""
         process = psutil.Process(self._one.pid)
         port = int(self._one.url.rsplit(":", 1)[1])
-        for _ in self._every(every_s):
-            clients = [
-                c for c in process.net_connections("tcp") if c.raddr and c.laddr.port == port
-            ]
+        for _ in _every(every_s, over):
+            tcp, unix = process.net_connections("tcp"), process.net_connections("unix")
             self.samples.append(
                 Sample(
                     time.perf_counter(),
                     process.memory_info().rss,
                     _pss(process.pid),
                     process.num_fds(),
-                    len(clients),
+                    sum(bool(one.raddr) and one.laddr.port == port for one in tcp),
+                    len(unix),
                     process.num_threads(),
                     self._redis_rss(),
                 )
@@ -137,12 +143,13 @@ class World:
         except psutil.NoSuchProcess:
             return None
 
-    def _every(self, seconds: float) -> Iterator[int]:
-        """Numbers, one each `seconds` from now on, until it is over."""
-        start, number = time.perf_counter(), 0
-        while not self._over.wait(max(0.0, start + (number + 1) * seconds - time.perf_counter())):
-            yield number
-            number += 1
+
+def _every(seconds: float, over: threading.Event) -> Iterator[int]:
+    """Numbers, one each `seconds` from now on, until it is over."""
+    start, number = time.perf_counter(), 0
+    while not over.wait(max(0.0, start + (number + 1) * seconds - time.perf_counter())):
+        yield number
+        number += 1
 
 
 def _pss(pid: int) -> int:

@@ -1,9 +1,11 @@
-"""Whether one more version fits into memory, before anything of it is read.
+"""Whether one more version fits into memory, before anything of it is read; and what becomes of the
+memory of one that has gone.
 
 Counted is what stays: weights, keys and values kept of prompts, and the catalogue. The work space
 of a batch is not, so that what fits narrowly may still be too much under load.
 """
 
+import ctypes
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -126,3 +128,14 @@ def _catalogue(file: Path) -> int:
         raise BundleError([f"{file.name}: not a catalogue: {error}"]) from error
     groups = [stored.row_group(i).total_byte_size for i in range(stored.num_row_groups)]
     return int(_PER_ITEM * stored.num_rows + _PER_STORED_BYTE * sum(groups))
+
+
+def give_back() -> None:
+    """Returns memory that has been freed to the system; milliseconds, not for a loop.
+
+    The C library keeps it for those who asked for it before, by thread, and each engine has a
+    thread of its own: after some swaps a process would hold several caches of prompts for nobody.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other libraries than glibc have none
+    if trim is not None:
+        trim(0)

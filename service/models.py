@@ -21,6 +21,7 @@ from service.errors import (
 )
 from service.holder import Holder, InService, Version
 from service.loading import Loader
+from service.memory import give_back
 from service.metrics.models import ModelMetrics
 from service.origin import Origin
 from service.settings import Settings
@@ -121,6 +122,7 @@ class Models:
         Raises `ModelNotLoaded`, and `ModelConflict` for the active one, or where they do not end.
         """
         await self._holder.remove(version, within_s=_DRAIN_S)
+        await asyncio.to_thread(give_back)
         _log.info("unloaded", version=str(version))
         self._tell()
 

@@ -1,8 +1,11 @@
 """What a version will take, against what it takes; and how much there is to take."""
 
+import ctypes
 import math
 from pathlib import Path
+from threading import Thread
 
+import psutil
 import pytest
 import torch
 
@@ -11,7 +14,7 @@ from model_store.bundle import Bundle
 from model_store.errors import BundleError
 from service.engine.torch.engine import PREFIX_BYTES
 from service.errors import DoesNotFit
-from service.memory import Need, _group_rooms, host_room
+from service.memory import Need, _group_rooms, give_back, host_room
 from service.settings import Settings
 
 GIB = 1 << 30
@@ -113,3 +116,25 @@ def test_control_groups_of_version_1(tmp_path: Path) -> None:
     )
     assert list(_group_rooms(tmp_path, membership)) == [0]
     assert list(_group_rooms(tmp_path, tmp_path / "none")) == []
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="of glibc")
+def test_what_a_thread_freed_goes_back_to_the_system() -> None:
+    last: list[torch.Tensor] = []
+
+    def work() -> None:
+        several = [
+            torch.ones(20_000) for _ in range(1000)
+        ]  # 80 MB in blocks too small to be mapped
+        last.append(torch.ones(20_000))  # behind them all, so that they do not go by themselves
+        del several
+
+    def resident() -> int:
+        return int(psutil.Process().memory_info().rss)
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+    before = resident()
+    give_back()
+    assert before - resident() > 60e6
