@@ -131,6 +131,6 @@ def test_the_table_has_a_meaning_for_each_variable() -> None:
     assert "`model_store/bundles/demo/1`" in settings_table()
 
 
-def test_the_readme_has_the_table() -> None:
-    readme = Path(__file__).parents[2] / "README.md"
-    assert settings_table() in readme.read_text()
+def test_the_page_has_the_table() -> None:
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert settings_table() in page.read_text()
