@@ -6,9 +6,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.docs.blocks import ROOT, Block
@@ -52,10 +54,20 @@ class Reader:
             self._script(block)
 
     def leaves(self) -> None:
-        """Stops the service that the page started."""
+        """Stops whatever the page started and left running."""
+        self._ends_serving()
+        here = str(self._folder)
+        for process in psutil.process_iter(["cwd"]):
+            if (process.info["cwd"] or "").startswith(here):
+                process.kill()
+                process.wait(PATIENCE_S)
+
+    def _ends_serving(self) -> None:
         if self._served is not None:
-            self._served.send_signal(signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.killpg(self._served.pid, signal.SIGTERM)
             self._served.wait(PATIENCE_S)
+            self._served = None
 
     def _runs(self, block: Block, command: Command) -> None:
         calls = list(simple_commands(command.text))
@@ -86,21 +98,18 @@ class Reader:
 
     def _serves(self, block: Block, text: str) -> None:
         """Takes the place of the service before, if there is one."""
-        self.leaves()
+        self._ends_serving()
         port = free_port()
         log = self._folder / "served.log"
         script = f"set -a; source {self._state}; SIDREC_PORT={port}\n{text}"
         with log.open("w") as output:
             self._served = process = subprocess.Popen(
-                [
-                    "bash",
-                    "-c",
-                    script.rstrip("\n").replace("\nsidrec serve", "\nexec sidrec serve"),
-                ],
+                ["bash", "-c", script],
                 cwd=self._folder,
                 env=self._environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         eventually(lambda: _ready(port) or process.poll() is not None, PATIENCE_S)
         if process.poll() is not None:
