@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-import redis.exceptions
 import structlog
 from pydantic import TypeAdapter
 from pydantic_core import to_json
-from redis.asyncio import Redis, RedisCluster
 from structlog.typing import FilteringBoundLogger
 
 from service import history
-from service.redis_calls import Script, slot, unavailable
+from service.redis_calls import TROUBLE, Script, send, slot, unavailable
+from service.redis_client import RedisClient
+from service.redis_command import Command
 from service.spans import redis_span
 
 T = TypeVar("T")
@@ -45,9 +45,7 @@ class AnswerCache(Generic[T]):
     engine, settings. Processes that share a Redis and differ in it do not see each other's answers.
     """
 
-    def __init__(
-        self, client: Redis | RedisCluster, kind: type[T], *, ttl_ms: int, state: Any
-    ) -> None:
+    def __init__(self, client: RedisClient, kind: type[T], *, ttl_ms: int, state: Any) -> None:
         if ttl_ms < 1:
             raise ValueError(f"ttl_ms: {ttl_ms} is less than 1")
         self._client = client
@@ -72,9 +70,9 @@ class AnswerCache(Generic[T]):
             return None
         try:
             with redis_span():
-                text = await self._client.get(key.name)
+                [text] = await send(self._client, [Command(key.name, ("GET", key.name))])
             return None if text is None else self._kind.validate_json(text)
-        except (redis.exceptions.RedisError, OSError, ValueError) as error:
+        except (*TROUBLE, ValueError) as error:
             self._pause(error)
             return None
 
@@ -85,13 +83,14 @@ class AnswerCache(Generic[T]):
         content = self._kind.dump_json(answer)
         try:
             if key.user_id is None:
+                words = ("SET", key.name, content, "PX", self._ttl_ms)
                 with redis_span():
-                    await self._client.set(key.name, content, px=self._ttl_ms)
+                    await send(self._client, [Command(key.name, words)])
             else:
                 names = [key.name, _list(key.user_id), *history.keys(key.user_id)]
                 call = names, [content.decode(), str(self._ttl_ms)]
                 await self._put.run(self._client, [call])
-        except (redis.exceptions.RedisError, OSError) as error:
+        except TROUBLE as error:
             self._pause(error)
 
     def _pause(self, error: Exception) -> None:
@@ -102,7 +101,7 @@ class AnswerCache(Generic[T]):
 class KeptAnswers:
     """The answers that follow from what is stored of a user, whoever keeps them."""
 
-    def __init__(self, client: Redis | RedisCluster) -> None:
+    def __init__(self, client: RedisClient) -> None:
         self._client = client
 
     async def forget(self, user_id: str) -> bool:
@@ -110,8 +109,9 @@ class KeptAnswers:
         gone, so that none can come after. Raises HistoryUnavailable."""
         listed = _list(user_id)
         with unavailable():
-            answers = await self._client.zrange(listed, 0, -1)
-            return bool(await self._client.unlink(listed, *answers))
+            [answers] = await send(self._client, [Command(listed, ("ZRANGE", listed, 0, -1))])
+            removing = Command(listed, ("UNLINK", listed, *answers))
+            return bool(*await send(self._client, [removing], kept=True))
 
 
 def _list(user_id: str) -> str:

@@ -9,7 +9,6 @@ from typing import TypedDict
 
 import structlog
 from fastapi import FastAPI
-from redis.asyncio import Redis
 from starlette.middleware import Middleware
 from structlog.typing import FilteringBoundLogger
 
@@ -36,7 +35,7 @@ from service.api.security_headers import SecurityHeaders
 from service.api.state import Service
 from service.engine_queue import EngineQueue
 from service.experiments.experiments import Experiments
-from service.history import History, connect
+from service.history import History
 from service.holder import Holder
 from service.keys.keyring import Keyring
 from service.loading import Loader
@@ -46,6 +45,7 @@ from service.models import Models
 from service.origin import origin_of
 from service.popularity import Popularity
 from service.pseudonyms import Pseudonyms
+from service.redis_client import RedisClient, connect_any
 from service.redis_server import EmbeddedRedis
 from service.redis_watch import kept_running
 from service.settings import Settings
@@ -140,7 +140,7 @@ async def _keyring(
     return keyring
 
 
-async def _connect(settings: Settings, stack: AsyncExitStack) -> Redis:
+async def _connect(settings: Settings, stack: AsyncExitStack) -> RedisClient:
     """Connects to the Redis of the settings, or to a private one that ends with `stack`."""
     if settings.redis_url is not None:
         url = settings.redis_url.get_secret_value()
@@ -151,19 +151,24 @@ async def _connect(settings: Settings, stack: AsyncExitStack) -> Redis:
         await stack.enter_async_context(kept_running(embedded))
         url = embedded.url
     timeout = settings.redis_timeout_ms
-    client = connect(url, timeout_ms=timeout, connect_timeout_ms=timeout)
+    client = connect_any(
+        url,
+        timeout_ms=timeout,
+        connect_timeout_ms=timeout,
+        replicas=settings.redis_wait_replicas,
+    )
     stack.push_async_callback(client.aclose)
     return client
 
 
-def _history(client: Redis, settings: Settings) -> History:
+def _history(client: RedisClient, settings: Settings) -> History:
     days = settings.history_ttl_days
     ttl = timedelta(days=days) if days else None
     max_age = timedelta(days=age) if (age := settings.history_max_age_days) else None
     return History(client, limit=settings.history_limit, ttl=ttl, max_age=max_age)
 
 
-def _popularity(client: Redis, settings: Settings) -> Popularity:
+def _popularity(client: RedisClient, settings: Settings) -> Popularity:
     return Popularity(
         client,
         half_life=timedelta(hours=settings.popular_half_life_h),

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-import redis.exceptions
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
 from service.errors import HistoryUnavailable, InvalidInput
-from service.redis_calls import Script, slot, text, unavailable
+from service.redis_calls import Script, send, slot, text, unavailable
+from service.redis_client import RedisClient
+from service.redis_command import Command
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -59,7 +56,7 @@ class History:
 
     def __init__(
         self,
-        client: Redis | RedisCluster,
+        client: RedisClient,
         *,
         limit: int = 200,
         ttl: timedelta | None = timedelta(days=90),
@@ -99,7 +96,7 @@ class History:
             positions.setdefault(event.user_id, []).append(position)
         calls = [(keys(user_id), values) for user_id, values in arguments.items()]
         with unavailable():
-            answers = await self._append.run(self._client, calls)
+            answers = await self._append.run(self._client, calls, kept=True)
         new = zip(positions.values(), answers, strict=True)
         return sorted(of_user[i] for of_user, answer in new for i in _integers(answer))
 
@@ -123,16 +120,19 @@ class History:
     async def put_profile(self, user_id: str, profile: Mapping[str, str]) -> None:
         """Keep a profile in the place of the one before; an empty one leaves nothing."""
         key, value = keys(user_id).profile, json.dumps(dict(profile), ensure_ascii=False)
+        ends = () if self._ttl_ms is None else ("PX", self._ttl_ms)
+        words = ("SET", key, value, *ends) if profile else ("UNLINK", key)
         with unavailable():
-            if profile:
-                await self._client.set(key, value, px=self._ttl_ms)
-            else:
-                await self._client.unlink(key)
+            await send(self._client, [Command(key, words)], kept=True)
 
     async def forget(self, user_id: str) -> bool:
         """Remove everything that is kept about the user; whether there was anything."""
+        names = keys(user_id)
         with unavailable():
-            return _integer(await self._client.unlink(*keys(user_id))) > 0
+            [gone] = await send(
+                self._client, [Command(names.events, ("UNLINK", *names))], kept=True
+            )
+        return _integer(gone) > 0
 
     async def ping(self) -> bool:
         """Whether Redis answers now. Never raises for a Redis that does not."""
@@ -142,27 +142,6 @@ class History:
         except HistoryUnavailable:
             return False
         return True
-
-
-def connect(
-    url: str, *, timeout_ms: int = 250, connect_timeout_ms: int = 100, max_connections: int = 64
-) -> Redis:
-    """A client that fits a latency budget: waits are bounded, a lost connection is replaced once.
-
-    An operation waits at most `timeout_ms` for a free connection, `connect_timeout_ms` for a new
-    one, and `timeout_ms` for each reply. Call `aclose` on it in the event loop that used it.
-    """
-    pool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        timeout=timeout_ms / 1000,
-        socket_timeout=timeout_ms / 1000,
-        socket_connect_timeout=connect_timeout_ms / 1000,
-        # Balancers reset idle connections, which shows only at the next write; every write of ours
-        # can be repeated. A timeout is not tried again: that would spend the budget twice.
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
-    )
-    return Redis.from_pool(pool)
 
 
 class Keys(NamedTuple):

@@ -18,7 +18,6 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from redis.asyncio import Redis
 
 from model_store.bundle import Bundle, validate
 from model_store.errors import BundleError
@@ -34,6 +33,7 @@ from service.holder import InService, Loaded, Version
 from service.memory import Need
 from service.popularity import Popularity
 from service.recommender import Recommender
+from service.redis_client import RedisClient
 from service.settings import Settings
 from service.titles import Titles
 from service.warm_up import warm_up
@@ -52,7 +52,7 @@ class Loader:
         settings: Settings,
         history: History,
         popularity: Popularity,
-        client: Redis,
+        client: RedisClient,
         queue: EngineQueue,
     ) -> None:
         self._settings = settings
@@ -149,7 +149,7 @@ def _close(making: asyncio.Future[Engine]) -> None:
         asyncio.get_running_loop().run_in_executor(None, making.result().close)
 
 
-def _cache(settings: Settings, bundle: Bundle, client: Redis) -> AnswerCache[Answer] | None:
+def _cache(settings: Settings, bundle: Bundle, client: RedisClient) -> AnswerCache[Answer] | None:
     if not settings.cache_ttl_ms:
         return None
     # The manifest has a checksum of every file of the bundle; the settings are those of answers.

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import structlog
-from redis.asyncio import Redis, RedisCluster
 from structlog.typing import FilteringBoundLogger
 
 from service.errors import HistoryUnavailable
 from service.history import Event
 from service.redis_calls import Script, slot, text, unavailable
+from service.redis_client import RedisClient
 
 KEPT = 10_000
 """Items counted per scene, and delivered at once. One that is clicked rarely may fall off, and
@@ -58,7 +58,7 @@ class Popularity:
 
     def __init__(
         self,
-        client: Redis | RedisCluster,
+        client: RedisClient,
         *,
         half_life: timedelta = timedelta(days=7),
         weights: Mapping[str, float] | None = None,

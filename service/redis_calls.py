@@ -4,15 +4,33 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
+from typing import Any
 
 import redis.exceptions
-from redis.asyncio import Redis, RedisCluster
 
 from service.errors import HistoryUnavailable, SidrecError
+from service.redis_client import RedisClient, Server
+from service.redis_cluster import Cluster
+from service.redis_command import Command
 from service.spans import redis_span
 
 Call = tuple[Sequence[str], Sequence[str]]
 """Keys, which share a slot of a Redis Cluster, and arguments."""
+
+TROUBLE = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError)
+"""Whatever keeps Redis from doing its part."""
+
+
+async def send(
+    client: RedisClient, commands: Sequence[Command], *, kept: bool = False
+) -> list[Any]:
+    """Run all commands in one round trip to each node that has keys of them; the answers in the
+    same order.
+
+    `kept`: these are writes that will be acknowledged, for which the client may have to wait until
+    replicas have them too. Raises the first exception among the answers.
+    """
+    return _raised(await _answers(client, commands, kept))
 
 
 class Script:
@@ -22,9 +40,12 @@ class Script:
         self._text = files("service").joinpath(name).read_text(encoding="utf-8")
         self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
-    async def run(self, client: Redis | RedisCluster, calls: Sequence[Call]) -> list[object]:
-        """Run all calls in one round trip; the answers in the same order."""
-        answers = await self._send(client, "EVALSHA", self._digest, calls)
+    async def run(
+        self, client: RedisClient, calls: Sequence[Call], *, kept: bool = False
+    ) -> list[Any]:
+        """Run all calls, as `send` does commands."""
+        commands = [_command("EVALSHA", self._digest, call) for call in calls]
+        answers = await _answers(client, commands, kept)
         unknown = [
             position
             for position, answer in enumerate(answers)
@@ -32,24 +53,38 @@ class Script:
         ]
         if unknown:
             # EVAL also teaches the script, to just the nodes of a cluster that lack it.
-            again = [calls[position] for position in unknown]
-            for position, answer in zip(
-                unknown, await self._send(client, "EVAL", self._text, again), strict=True
-            ):
+            again = [_command("EVAL", self._text, calls[position]) for position in unknown]
+            for position, answer in zip(unknown, await _answers(client, again, kept), strict=True):
                 answers[position] = answer
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
+        return _raised(answers)
 
-    @staticmethod
-    async def _send(
-        client: Redis | RedisCluster, command: str, script: str, calls: Sequence[Call]
-    ) -> list[object]:
-        async with client.pipeline(transaction=False) as pipeline:
-            for names, arguments in calls:
-                pipeline.execute_command(command, script, len(names), *names, *arguments)
+
+def _command(name: str, script: str, call: Call) -> Command:
+    keys, arguments = call
+    return Command(keys[0], (name, script, len(keys), *keys, *arguments))
+
+
+async def _answers(client: RedisClient, commands: Sequence[Command], kept: bool) -> list[Any]:
+    """Exceptions stand in their places."""
+    if isinstance(client, Cluster):
+        return await client.pipelined(commands, kept=kept)
+    copies = client.copies if kept and isinstance(client, Server) else None
+    async with client.pipeline(transaction=False) as pipeline:
+        for command in commands:
+            pipeline.execute_command(*command.words, **command.options)
+        if copies is None or not copies.replicas:
             return list(await pipeline.execute(raise_on_error=False))
+        pipeline.execute_command(*copies.command)
+        *answers, copied = await pipeline.execute(raise_on_error=False)
+    refusal = copies.refusal(copied)
+    return [a if refusal is None or isinstance(a, Exception) else refusal for a in answers]
+
+
+def _raised(answers: list[Any]) -> list[Any]:
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
 
 
 @contextmanager
@@ -59,11 +94,7 @@ def unavailable(kind: type[SidrecError] = HistoryUnavailable) -> Iterator[None]:
     try:
         with redis_span():
             yield
-    except (
-        redis.exceptions.RedisError,
-        redis.exceptions.RedisClusterException,
-        OSError,
-    ) as error:
+    except TROUBLE as error:
         raise kind(f"Redis: {error or type(error).__name__}") from error
 
 

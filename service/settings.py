@@ -117,9 +117,17 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
     redis_url: SecretStr | None = Field(
-        None, description="Redis of the histories; unset starts a private one in the state folder"
+        None,
+        description="Redis of the histories, or a Redis Cluster as redis+cluster://host:port,…;"
+        " unset starts a private one in the state folder",
     )
     redis_timeout_ms: int = Field(250, ge=1, description="Longest wait for a reply from Redis")
+    redis_wait_replicas: int = Field(
+        0,
+        ge=0,
+        description="Replicas of that Redis that must have an event, or any other change, before it"
+        " is acknowledged; see docs/scaling.md",
+    )
     state_dir: Path = Field(Path(".sidrec"), description="Folder of the private Redis")
     history_limit: int = Field(200, ge=1, description="Events kept of a user, the latest ones")
     history_ttl_days: int = Field(
@@ -251,12 +259,15 @@ class Settings(BaseSettings):
     @classmethod
     def _reachable(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:
-            from redis.asyncio.connection import parse_url
+            from service.redis_client import check_url
 
             try:
-                parse_url(url.get_secret_value())
+                check_url(url.get_secret_value())
             except ValueError:  # its message may quote a part of the password
-                raise ValueError("not the URL of a Redis, such as redis://host:6379/0") from None
+                raise ValueError(
+                    "not the URL of a Redis, such as redis://host:6379/0, or of a cluster, such as"
+                    " redis+cluster://host:6379,other:6379"
+                ) from None
         return url
 
 

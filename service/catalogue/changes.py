@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from redis.asyncio import Redis, RedisCluster
-
 from service.errors import CatalogueUnavailable
-from service.redis_calls import Script, slot, text, unavailable
+from service.redis_calls import Script, send, slot, text, unavailable
+from service.redis_client import RedisClient
+from service.redis_command import Command
 
 PAGE = 1000
 
@@ -45,7 +45,7 @@ class Changes:
     been done then, or not.
     """
 
-    def __init__(self, client: Redis | RedisCluster, name: str, bundle: str) -> None:
+    def __init__(self, client: RedisClient, name: str, bundle: str) -> None:
         self._client = client
         prefix = f"sidrec:catalogue:{slot(name)}"
         self._keys = (f"{prefix}:items", f"{prefix}:order", f"{prefix}:sids:{bundle}")
@@ -60,7 +60,7 @@ class Changes:
         with unavailable(CatalogueUnavailable):
             [answer] = await self._read.run(self._client, [(self._keys, [str(since), str(PAGE)])])
         try:
-            version, *fields = list(answer)  # type: ignore[call-overload]
+            version, *fields = list(answer)
             latest = int(float(text(version)))
             rows = [fields[i : i + 4] for i in range(0, len(fields), 4)]
             records = [_record(text(row[0]), row[2], row[3]) for row in rows]
@@ -78,19 +78,19 @@ class Changes:
         for record in records:
             arguments += [record.item_id, _json(record), record.sid or ""]
         with unavailable(CatalogueUnavailable):
-            [after] = await self._write.run(self._client, [(self._keys, arguments)])
+            [after] = await self._write.run(self._client, [(self._keys, arguments)], kept=True)
         if not isinstance(after, int):
             raise CatalogueUnavailable(f"Redis answered {after!r} instead of a number")
         return after if after >= 0 else None
 
     async def claim(self, sids: Mapping[str, str]) -> dict[str, str]:
         """Gives items the SIDs of this bundle, where nobody was faster; what they have now."""
+        key = self._keys[2]
+        claims = [Command(key, ("HSETNX", key, item_id, sid)) for item_id, sid in sids.items()]
         with unavailable(CatalogueUnavailable):
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for item_id, sid in sids.items():
-                    pipeline.hsetnx(self._keys[2], item_id, sid)
-                pipeline.hmget(self._keys[2], list(sids))
-                *_, found = await pipeline.execute()
+            *_, found = await send(
+                self._client, [*claims, Command(key, ("HMGET", key, *sids))], kept=True
+            )
         return dict(zip(sids, map(text, found), strict=True))
 
 

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from redis.asyncio import Redis, RedisCluster
-
 from service.errors import ExperimentsUnavailable
 from service.experiments.definition import Experiment
-from service.redis_calls import Script, slot, text, unavailable
+from service.redis_calls import Script, send, slot, text, unavailable
+from service.redis_client import RedisClient
+from service.redis_command import Command
 
 Outcome = Literal["exposed", "clicked", "purchased"]
 OUTCOMES: tuple[Outcome, ...] = ("exposed", "clicked", "purchased")
@@ -89,7 +89,7 @@ class Totals:
 class ArmCounters:
     """Every method raises `ExperimentsUnavailable` when Redis does not do its part; repeat it."""
 
-    def __init__(self, client: Redis | RedisCluster, *, exact_users: int = EXACT_USERS) -> None:
+    def __init__(self, client: RedisClient, *, exact_users: int = EXACT_USERS) -> None:
         self._client = client
         self._bound = exact_users
         self._write = Script("experiments/counters_write.lua")
@@ -123,11 +123,9 @@ class ArmCounters:
         names = [name for key in keys for name in _users(key)[::2]]
         if command == "UNLINK":
             names = [name for key in keys for name in (_counts(key), *_users(key))]
+        commands = [Command(name, (command, name, *arguments)) for name in names]
         with unavailable(ExperimentsUnavailable):
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for name in names:
-                    pipeline.execute_command(command, name, *arguments)
-                return sum(await pipeline.execute())
+            return sum(await send(self._client, commands, kept=True))
 
     def _arguments(self, tally: Tally) -> list[str]:
         arguments = [str(self._bound), str(_TTL_MS), str(REPEATABLE_S * 1000)]

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import structlog
-from redis.asyncio import Redis, RedisCluster
 from structlog.typing import FilteringBoundLogger
 
 from service.answer import Ask
@@ -31,6 +30,7 @@ from service.experiments.trail import Heard, Shown, Trails
 from service.experiments.treatment import Models, Treated, recommend_under
 from service.holder import InService, Version
 from service.metrics.experiments import ExperimentMetrics
+from service.redis_client import RedisClient
 
 MOST = 100
 """Experiments that are kept: each is looked at in every request, and has labels in the metrics."""
@@ -53,7 +53,7 @@ class Experiments:
 
     def __init__(
         self,
-        client: Redis | RedisCluster,
+        client: RedisClient,
         metrics: ExperimentMetrics,
         *,
         purchase_types: Iterable[str],

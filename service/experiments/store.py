@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import structlog
 from pydantic import ValidationError
-from redis.asyncio import Redis, RedisCluster
 from structlog.typing import FilteringBoundLogger
 
 from service.errors import ExperimentsUnavailable
 from service.experiments.definition import Experiment
 from service.redis_calls import Script, slot, text, unavailable
+from service.redis_client import RedisClient
 
 _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
@@ -31,7 +31,7 @@ class DefinitionStore:
     """Every method raises `ExperimentsUnavailable` when Redis does not do its part; a write may
     have been done then, or not."""
 
-    def __init__(self, client: Redis | RedisCluster) -> None:
+    def __init__(self, client: RedisClient) -> None:
         self._client = client
         prefix = f"sidrec:experiments:{slot('definitions')}"
         self._keys = (f"{prefix}:all", f"{prefix}:version")
@@ -56,7 +56,7 @@ class DefinitionStore:
         document = "" if new is None else new.model_dump_json()
         with unavailable(ExperimentsUnavailable):
             call = (self._keys, [known.version, name, document])
-            [after] = await self._write.run(self._client, [call])
+            [after] = await self._write.run(self._client, [call], kept=True)
         if not isinstance(after, int):
             raise ExperimentsUnavailable(f"Redis answered {after!r} instead of a number")
         return after >= 0

@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from redis.asyncio import Redis, RedisCluster
-
 from service.errors import ExperimentsUnavailable
 from service.experiments.counters import ArmKey
-from service.redis_calls import Script, slot, text, unavailable
+from service.redis_calls import Script, send, slot, text, unavailable
+from service.redis_client import RedisClient
+from service.redis_command import Command
 
 KEPT = 100
 
@@ -59,7 +59,7 @@ def credited(heard: Heard, trail: Iterable[Shown], windows: Mapping[str, float])
 class Trails:
     """Every method raises `ExperimentsUnavailable` when Redis does not do its part; repeat it."""
 
-    def __init__(self, client: Redis | RedisCluster) -> None:
+    def __init__(self, client: RedisClient) -> None:
         self._client = client
         self._add = Script("experiments/trail_add.lua")
 
@@ -75,11 +75,12 @@ class Trails:
 
     async def read(self, users: Collection[str]) -> dict[str, list[Shown]]:
         """The trails of users, oldest first, in one round trip."""
+        keys = [trail_key(user) for user in users]
+        commands = [
+            Command(key, ("ZRANGE", key, 0, -1, "WITHSCORES"), {"withscores": True}) for key in keys
+        ]
         with unavailable(ExperimentsUnavailable):
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for user in users:
-                    pipeline.zrange(trail_key(user), 0, -1, withscores=True)
-                answers = await pipeline.execute()
+            answers = await send(self._client, commands)
         return {
             user: [_shown(member, score) for member, score in answer]
             for user, answer in zip(users, answers, strict=True)
@@ -87,8 +88,9 @@ class Trails:
 
     async def forget(self, user_id: str) -> bool:
         """Removes a trail; whether there was one."""
+        key = trail_key(user_id)
         with unavailable(ExperimentsUnavailable):
-            return bool(await self._client.unlink(trail_key(user_id)))
+            return bool(*await send(self._client, [Command(key, ("UNLINK", key))], kept=True))
 
 
 def trail_key(user_id: str) -> str:

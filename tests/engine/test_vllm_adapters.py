@@ -20,10 +20,11 @@ from model_store.bundle import Bundle
 from service.answer import Ask
 from service.engine import Beam, Engine, Query, create_engine
 from service.errors import EngineError
-from service.history import History, connect
+from service.history import History
 from service.prompt import PromptBuilder
 from service.ranking import best_items
 from service.recommender import Recommender
+from service.redis_client import connect
 from tests.conformance.agreement import assert_agree
 from tests.engine.reference import assert_same, beams_of
 from tests.model_store.test_bundle import seal

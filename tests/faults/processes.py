@@ -75,6 +75,10 @@ class Redis:
         except redis.RedisError:
             return False
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
     def signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)

@@ -15,8 +15,9 @@ from service.answer import Answer, Ask
 from service.deadline import Deadline, Pace
 from service.engine.fake import FakeEngine
 from service.errors import DeadlinePassed, InvalidInput
-from service.history import History, connect
+from service.history import History
 from service.recommender import Recommender
+from service.redis_client import connect
 from tests.service.conftest import PATIENT_MS, MakeClient
 from tests.service.test_api import HISTORY, recommend
 

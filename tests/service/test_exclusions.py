@@ -9,8 +9,9 @@ from model_store.bundle import Bundle
 from service.answer import Answer, Ask
 from service.eligibility.policy import Policy, Seen
 from service.engine import Engine, create_engine
-from service.history import Event, History, connect
+from service.history import Event, History
 from service.recommender import Recommender
+from service.redis_client import connect
 from tests.service.conftest import PATIENT_MS
 
 BOUGHT = ["item-1", "item-2"]

@@ -10,10 +10,11 @@ from model_store.bundle import Bundle
 from service.engine import Query
 from service.engine_queue import EngineQueue
 from service.errors import EngineDead, ModelConflict, ModelNotLoaded
-from service.history import History, connect
+from service.history import History
 from service.holder import Holder, InService, Version
 from service.loading import Loader
 from service.popularity import Popularity
+from service.redis_client import connect
 from service.settings import Settings
 from tests.service.conftest import PATIENT_MS
 

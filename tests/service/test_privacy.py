@@ -14,8 +14,9 @@ from service import history
 from service.answer_cache import AnswerCache, KeptAnswers
 from service.experiments.counters import digest
 from service.experiments.trail import trail_key
-from service.history import History, connect
+from service.history import History
 from service.redis_calls import slot
+from service.redis_client import connect
 from tests.service.conftest import PATIENT_MS, MakeClient
 from tests.service.experiments.test_api import URL, click, put, report
 from tests.service.test_api import event, recommend

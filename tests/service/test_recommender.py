@@ -14,9 +14,10 @@ from service.answer import Answer, Ask, Pick
 from service.engine import Engine, Query, create_engine
 from service.engine.fake import FakeEngine
 from service.errors import InvalidInput
-from service.history import Event, History, connect
+from service.history import Event, History
 from service.prompt import PromptBuilder
 from service.recommender import Recommender
+from service.redis_client import connect
 from tests.service.conftest import PATIENT_MS, SCENE_TEMPLATE
 from tests.tiny import make_bundle, random_items
 

@@ -22,7 +22,8 @@ OWNER = """
 import asyncio, sys, time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from service.history import Event, History, connect
+from service.history import Event, History
+from service.redis_client import connect
 from service.redis_server import EmbeddedRedis
 
 async def fill(url):

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.eligibility.filter import Filter
+from service.redis_client import parse_cluster_url
 from service.settings import Settings, SettingsInvalid, load_settings, settings_table
 
 SECRET = "hunter2"
@@ -134,3 +135,28 @@ def test_the_table_has_a_meaning_for_each_variable() -> None:
 def test_the_page_has_the_table() -> None:
     page = Path(__file__).parents[2] / "docs" / "settings.md"
     assert settings_table() in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("url", "nodes"),
+    [
+        ("redis+cluster://one:7000,two:7001", [("one", 7000), ("two", 7001)]),
+        ("redis+cluster://:secret@one,[::1]:7001", [("one", 6379), ("::1", 7001)]),
+        ("rediss+cluster://name:p%40ss@one:7000/0", [("one", 7000)]),
+    ],
+)
+def test_a_cluster_is_named_by_some_of_its_nodes(url: str, nodes: list[tuple[str, int]]) -> None:
+    assert load_settings({"redis_url": url}).redis_url is not None
+    given, options = parse_cluster_url(url)
+    assert given == nodes
+    assert options.get("ssl", False) is url.startswith("rediss")
+    assert "host" not in options
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis+cluster://", "redis+cluster://a:7000/1", "http+cluster://a", "redis+cluster://a:x"],
+)
+def test_what_is_no_cluster_is_refused(url: str) -> None:
+    with pytest.raises(SettingsInvalid, match=r"SIDREC_REDIS_URL=…: not the URL of a Redis"):
+        load_settings({"redis_url": url})

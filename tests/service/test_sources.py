@@ -17,10 +17,11 @@ from model_store.sid import Eligibility
 from service.answer import Answer, Ask
 from service.engine import Engine, Query, create_engine
 from service.engine.fake import FakeEngine
-from service.history import Event, History, connect
+from service.history import Event, History
 from service.popularity import Popularity
 from service.prompt import PromptBuilder
 from service.recommender import Recommender
+from service.redis_client import connect
 from service.sources import Picks, popular_rows
 from tests.service.conftest import PATIENT_MS, SCENE_TEMPLATE
 from tests.tiny import make_bundle, random_items

@@ -10,7 +10,7 @@ from service.catalogue.changes import Changes
 from service.catalogue.live import LiveCatalogue
 from service.eligibility.policy import Policy
 from service.engine.fake import FakeEngine
-from service.history import connect
+from service.redis_client import connect
 from service.settings import Settings
 from tests.service.conftest import PATIENT_MS
 

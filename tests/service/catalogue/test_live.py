@@ -18,7 +18,7 @@ from service.catalogue.snapshot import Snapshot
 from service.eligibility.policy import Policy
 from service.engine import Query
 from service.errors import CatalogueUnavailable, InvalidInput
-from service.history import connect
+from service.redis_client import connect
 from tests.service.catalogue.conftest import Open
 
 KEYBOARD: dict[str, Any] = {

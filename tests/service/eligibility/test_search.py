@@ -24,9 +24,10 @@ from service.eligibility.filter import Filter
 from service.eligibility.filters import Filters
 from service.eligibility.policy import Policy
 from service.engine import Engine, Query, create_engine
-from service.history import History, connect
+from service.history import History
 from service.prompt import PromptBuilder
 from service.recommender import Recommender
+from service.redis_client import connect
 from tests.engine.reference import assert_same, beams_of
 from tests.tiny import ARCHITECTURES, Item, make_bundle, random_items
 

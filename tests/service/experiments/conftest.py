@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 
 from service.experiments.definition import Design, Experiment
-from service.history import connect
+from service.redis_client import RedisClient, connect, connect_cluster
 from tests.service.conftest import PATIENT_MS
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -24,13 +24,17 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 @pytest.fixture(params=["alone", "cluster"])
 async def anywhere(
     request: pytest.FixtureRequest, redis_url: str, cluster_url: str
-) -> AsyncIterator[Redis | RedisCluster]:
+) -> AsyncIterator[RedisClient]:
     """Redis as one server, and as a cluster."""
-    client: Redis | RedisCluster
+    client: RedisClient
     if request.param == "alone":
         client = connect(redis_url, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS)
     else:
-        client = RedisCluster.from_url(cluster_url)
+        client = connect_cluster(
+            cluster_url.replace("redis:", "redis+cluster:"),
+            timeout_ms=PATIENT_MS,
+            connect_timeout_ms=PATIENT_MS,
+        )
     yield client
     await client.aclose()
 

@@ -4,12 +4,12 @@ import random
 from collections.abc import Iterable
 
 import pytest
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 
 from service.errors import ExperimentsUnavailable
 from service.experiments.counters import ArmCounters, ArmKey, Outcome, Tally, digest
-from service.history import connect
 from service.redis_calls import text
+from service.redis_client import RedisClient, connect
 from tests.service.experiments.conftest import experiment
 
 EXPERIMENT = experiment()
@@ -23,7 +23,7 @@ def of_users(users: Iterable[int], outcome: Outcome = "exposed") -> Tally:
     return tally
 
 
-async def test_users_are_counted_once_and_answers_each(anywhere: Redis | RedisCluster) -> None:
+async def test_users_are_counted_once_and_answers_each(anywhere: RedisClient) -> None:
     counters = ArmCounters(anywhere)
     tally = of_users([1, 2, 2, 3])
     for ms in (2, 10, 10, 400):
@@ -71,7 +71,7 @@ async def test_beyond_the_bound_users_are_estimated_and_no_longer_kept(redis: Re
     assert sets == []
 
 
-async def test_a_user_is_forgotten(anywhere: Redis | RedisCluster) -> None:
+async def test_a_user_is_forgotten(anywhere: RedisClient) -> None:
     counters = ArmCounters(anywhere)
     await counters.add({NARROW: of_users([1, 2]), WIDE: of_users([3])}, "1")
     await counters.add({NARROW: of_users([1], "clicked")}, "2")

@@ -16,7 +16,7 @@ from service.experiments.recorder import Exposure, Recorder
 from service.experiments.running import Running
 from service.experiments.store import DefinitionStore
 from service.experiments.trail import Heard, Shown, Trails
-from service.history import connect
+from service.redis_client import connect
 from service.redis_server import EmbeddedRedis
 from tests.service.conftest import PATIENT_MS
 from tests.service.experiments.conftest import experiment

@@ -1,15 +1,15 @@
 """Definitions that several processes share."""
 
 import pytest
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 
 from service.errors import ExperimentsUnavailable
 from service.experiments.store import Definitions, DefinitionStore
-from service.history import connect
+from service.redis_client import RedisClient, connect
 from tests.service.experiments.conftest import design, experiment
 
 
-async def test_one_writer_at_a_time(anywhere: Redis | RedisCluster) -> None:
+async def test_one_writer_at_a_time(anywhere: RedisClient) -> None:
     one, other = DefinitionStore(anywhere), DefinitionStore(anywhere)
     known = await one.read(Definitions())
     assert await one.write(known, "beams", experiment())

@@ -1,10 +1,10 @@
 """Which answers a click belongs to."""
 
 import pytest
-from redis.asyncio import Redis, RedisCluster
 
 from service.experiments.counters import ArmKey
 from service.experiments.trail import CLOCKS_S, KEPT, Heard, Shown, Trails, credited, trail_key
+from service.redis_client import RedisClient
 
 A, B = ArmKey("one.1", "a"), ArmKey("two.2", "b")
 AT = 1_750_000_000.0
@@ -40,7 +40,7 @@ def test_an_experiment_that_is_gone() -> None:
 
 
 async def test_trails_are_kept_in_order_bounded_and_for_a_while(
-    anywhere: Redis | RedisCluster,
+    anywhere: RedisClient,
 ) -> None:
     trails = Trails(anywhere)
     await trails.add({"ann": TRAIL[1:], "b}{ob": TRAIL[:1]}, AT + 60, 1000)
