@@ -158,5 +158,5 @@ def test_a_cluster_is_named_by_some_of_its_nodes(url: str, nodes: list[tuple[str
     ["redis+cluster://", "redis+cluster://a:7000/1", "http+cluster://a", "redis+cluster://a:x"],
 )
 def test_what_is_no_cluster_is_refused(url: str) -> None:
-    with pytest.raises(SettingsInvalid, match=r"SIDREC_REDIS_URL=…: not the URL of a Redis"):
+    with pytest.raises(SettingsInvalid, match="redis_url=…: not the URL of a Redis"):
         load_settings({"redis_url": url})
