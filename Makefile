@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: serve test fuzz faults soak lint format bench clean
+.PHONY: serve test fuzz faults soak replicas lint format bench clean
 
 serve: $(VENV)/.installed-serve
 	$(BIN)/sidrec serve
@@ -27,6 +27,12 @@ faults: $(VENV)/.installed-dev $(VENV)/.installed-system
 # 20 minutes under load while versions, items and Redis come and go; `make test` runs half a minute of it.
 soak: $(VENV)/.installed-dev
 	$(BIN)/sidrec bench soak $(if $(MINUTES),--minutes $(MINUTES))
+
+# Five minutes of load on three replicas behind nginx and a Redis Cluster of six, while one of each is
+# killed; prints what docs/scaling.md has.
+replicas: $(VENV)/.installed-dev $(VENV)/.installed-system
+	REPLICAS_PHASE_S=50 REPLICAS_ENGINE=torch \
+	    $(BIN)/python -m pytest tests/replicas/test_replicas.py -s -q -k under_load
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
