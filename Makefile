@@ -51,6 +51,12 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/sidrec bench service --seconds 5 --rounds 2
 	$(BIN)/sidrec bench load --seconds 5
 
+# Builds the CPU image by Debian's buildah and starts it; as root. BUILD='--stand-in -- OPTION…' where no
+# registry of images can be reached, or buildah wants options; see docs/containers.md.
+.PHONY: docker-check
+docker-check: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.docker.build $(BUILD)
+
 clean:
 	rm -rf $(VENV) .sidrec bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
