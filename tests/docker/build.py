@@ -136,7 +136,8 @@ def main() -> None:
         if options.stand_in:
             stand_in(store, base_image(), folder)
         began = time.monotonic()
-        build = ["build", "--isolation=chroot", "--format=docker", f"--tag={IMAGE}", "--file", CPU]
+        build: list[str | Path] = ["build", "--isolation=chroot", "--format=docker"]
+        build += [f"--tag={IMAGE}", "--file", CPU]
         store.buildah(*build, *options.rest, ".", quiet=False)
         print(f"built in {time.monotonic() - began:.0f} s")
         try_it(store)
