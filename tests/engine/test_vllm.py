@@ -161,6 +161,8 @@ class TestOptions:
         [
             ({"warp": 9}, "vLLM has no engine argument warp"),
             ({"logprobs_mode": "raw_logits"}, "logprobs_mode cannot be chosen"),
+            ({"data_parallel_size": 2}, "data_parallel_size: .* run a service for each copy"),
+            ({"pipeline_parallel_size": 2}, "pipeline_parallel_size: .* stages would stand idle"),
             ({"max_model_len": 3}, "max_model_len 3 does not fit: a prompt and a SID of 3 tokens"),
             ({"max_model_len": 10_000}, "the model has 256 positions"),
             ({"dtype": "float7"}, "float7"),

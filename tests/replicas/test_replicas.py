@@ -21,7 +21,7 @@ from tests.replicas.load import Load
 from tests.replicas.nginx import balanced
 from tests.replicas.redis_cluster import RedisCluster
 
-PHASE_S = float(os.environ.get("REPLICAS_PHASE_S", "3"))
+PHASE_S = float(os.environ.get("REPLICAS_PHASE_S", "2"))
 ENGINE = os.environ.get("REPLICAS_ENGINE", "fake")
 HISTORY = ["p00001", "p00300", "p00700"]
 

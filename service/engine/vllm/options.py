@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import fields
+from itertools import product
 from typing import Any, get_args
 
 from model_store.bundle import Bundle
@@ -40,6 +41,14 @@ _OURS = {
 }
 """What the search itself decides: another value would make it wrong, not slower."""
 
+_SPREAD = {
+    "data_parallel": "a process searches with one copy of the model; run a service for each copy,"
+    " behind a balancer",
+    "pipeline_parallel": "a level of a search waits for the one before, so stages would stand idle;"
+    " tensor_parallel_size shares out a model too",
+}
+"""Why options that begin like this cannot be chosen: docs/scaling.md."""
+
 _GIB = 2**30
 
 
@@ -53,6 +62,9 @@ def engine_args(bundle: Bundle, options: Mapping[str, Any]) -> EngineArgs:
         raise EngineError(f"engine 'vllm': vLLM has no engine argument {', '.join(unknown)}")
     if taken := sorted(set(options) & _OURS):
         raise EngineError(f"engine 'vllm': {', '.join(taken)} cannot be chosen")
+    for name, (start, reason) in product(sorted(options), _SPREAD.items()):
+        if name.startswith(start):
+            raise EngineError(f"engine 'vllm': {name}: {reason}")
     chosen = {**_defaults(bundle, options), **options}
     depth, length = bundle.spec.depth, int(chosen["max_model_len"])
     if not depth < length <= bundle.max_length:
