@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,7 +21,8 @@ K = 10
 HISTORY_AWAY = "urn:sidrec:problem:history-unavailable"
 CATALOGUE_AWAY = "urn:sidrec:problem:catalogue-unavailable"
 _PATIENT_S = 60
-_GIVEN_UP_S = 60
+_AGAIN = 3
+"""Batches that were refused before and are sent again beside a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Load:
     items: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._refused: dict[int, deque[list[dict[str, Any]]]] = {}
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(5)
         self._threads: list[Future[None]] = []
@@ -81,13 +83,14 @@ class Load:
             time.sleep(min(left, 0.1))
 
     def until_well(self) -> None:
-        """Until every user's events are taken, and every user answered by the model."""
+        """Until every user's events are taken, those that were refused too, and every user is
+        answered by the model."""
 
         def well() -> bool:
             since = time.monotonic() - 1.5
             lately = [seen for seen in self.seen if seen.at > since]
             users = {seen.user for seen in lately if seen.kind == "events"}
-            return len(users) > 6 and all(s.status == 200 and _well(s) for s in lately)
+            return len(users) > 6 and all(map(_well, lately)) and not any(self._refused.values())
 
         eventually(well, 120)
 
@@ -139,13 +142,16 @@ class Load:
             }
             for place in range(BATCH)
         ]
-        began = time.monotonic()
-        while self._post(client, "events", "/v1/events", batch, user) is None:
-            if self._stop.is_set():
+        refused = self._refused.setdefault(thread, deque())
+        for one in [batch, *itertools.islice(refused, _AGAIN)]:
+            if self._post(client, "events", "/v1/events", one, one[0]["user_id"]) is not None:
+                self.acknowledged += one
+                if one is not batch:
+                    refused.remove(one)
+            elif one is batch:
+                refused.append(one)
+            else:
                 return
-            assert time.monotonic() - began < _GIVEN_UP_S, f"{user} is refused for ever"
-            time.sleep(0.1)
-        self.acknowledged += batch
 
     def _ask(self, client: httpx.Client, thread: int, number: int) -> None:
         user = f"user-{thread - 2}-0-{number % 20}"  # one of those that the other threads tell of

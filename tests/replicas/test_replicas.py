@@ -145,13 +145,19 @@ def test_a_replica_and_a_primary_are_killed_under_load(
         events, _ = load.trouble("events", lost_at)
         _, events_s = load.trouble("events", back_at)
         items, _ = load.trouble("items", lost_at)
+        meanwhile = sum(
+            seen.kind == "events" and seen.status == 200 and lost_at < seen.at < back_at
+            for seen in load.seen
+        )
         say(
             f"primary killed with -9 for {back_at - lost_at:.0f} s: {answers} recommendations fell"
             f" back, the last {answers_s:.1f} s after the kill; {events} batches of events and"
-            f" {items} of items refused with 503, the last {events_s:.1f} s after it was back"
+            f" {items} of items refused with 503, the last {events_s:.1f} s after it was back;"
+            f" {meanwhile} batches of others accepted meanwhile"
         )
         assert answers, "nobody noticed"
         assert events
+        assert meanwhile, "everybody else is served"
 
         ending = time.monotonic()
         assert services[1].end(signal.SIGTERM) == 0
