@@ -20,7 +20,8 @@ from bench.options import (
     Threads,
 )
 from bench.report import console, figure, print_table, write_json
-from bench.served import NotServing, served, store_histories
+from bench.connection import NotServing, store_events
+from bench.served import served
 from bench.timing import digits
 from bench.users import Users
 
@@ -43,14 +44,14 @@ def catalogue(
     """What changes to the catalogue cost those who ask meanwhile, and what these get to see."""
     settings = {k: v for k, v in locals().items() if k != "out"}
     loaded = shapes.load("demo", bundle)
-    crowd = Users(loaded, users)
+    crowd = Users(shapes.popular(loaded), users)
     bodies = crowd.bodies(_BODIES)
     some = loaded.catalogue.table.slice(0, _PATTERNS).to_pylist()
     patterns = [{k: v for k, v in item.items() if k not in _LEFT_OUT} for item in some]
     console.print("starting the service …")
     try:
         with served(loaded.path, threads, {"engine": engine}) as one:
-            store_histories(one.url, crowd)
+            store_events(one.url, crowd.events())
             ask = [one.url, bodies, clients]
             apart(ask_and_change, *ask, seconds=min(2, seconds))  # type: ignore[arg-type]
             before = apart(ask_and_change, *ask, seconds=seconds)  # type: ignore[arg-type]

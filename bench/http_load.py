@@ -5,8 +5,9 @@ So a service that stalls is charged for everybody who would have come meanwhile;
 which waits for answers before it asks again, forgives that (coordinated omission).
 
 Why not a ready-made tool: locust's users wait for their answers, so its load is closed, and its
-paced variants fall behind when answers do; wrk is closed as well; wrk2, vegeta and k6 are open, but
-are no Python packages and run scripts of other languages.
+paced variants fall behind when answers do (docker/load/locustfile.py is there all the same, for who
+has locust); wrk is closed as well; wrk2, vegeta and k6 are open, but are no Python packages and run
+scripts of other languages.
 """
 
 import asyncio
@@ -14,11 +15,12 @@ import gc
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import ParamSpec, TypeVar
+from types import MappingProxyType
+from typing import Any, ParamSpec, TypeVar
 
 import aiohttp
 import numpy as np
@@ -59,8 +61,8 @@ class Answered:
     """What came back, and what sending cost.
 
     seconds:  latencies of all requests, failed ones included
-    outcomes: how many got each status, or "error" without one; "popular" are those of status 200
-              that a fallback answered
+    outcomes: how many got each status, or "timeout", "unreachable" or "broken" without one;
+              "popular" are those of status 200 that a fallback answered
     wall_s:   from the first request to the last answer
     cpu_s:    processor time of the sending process
     lag_s:    how late the latest request was sent: a sender that cannot keep up measures itself
@@ -125,6 +127,34 @@ def even(phases: Sequence[tuple[float, float]]) -> list[float]:
     return due
 
 
+def poisson(phases: Sequence[tuple[float, float]], rng: np.random.Generator) -> list[float]:
+    """When requests are due that come independently of one another; `phases` as in `even`, in each
+    of which so many come on average."""
+    due: list[float] = []
+    start = 0.0
+    for rate, seconds in phases:
+        moments = rng.uniform(0, seconds, rng.poisson(rate * seconds))
+        due += (start + np.sort(moments)).tolist()
+        start += seconds
+    return due
+
+
+async def paced(
+    due: Iterable[float], start: float, send: Callable[[float], Coroutine[Any, Any, None]]
+) -> float:
+    """`send(moment)` at each moment of `due`, seconds after `start` by `time.perf_counter`,
+    whatever becomes of those before; returns when all have ended, how late the latest began."""
+    lag = 0.0
+    async with asyncio.TaskGroup() as group:
+        for moment in due:
+            at = start + moment
+            if (early := at - time.perf_counter()) > 0:
+                await asyncio.sleep(early)
+            lag = max(lag, time.perf_counter() - at)
+            group.create_task(send(moment))
+    return lag
+
+
 def scheduled(
     url: str, bodies: Sequence[bytes], due: Sequence[float], *, keep: bool = False
 ) -> Answered:
@@ -133,29 +163,23 @@ def scheduled(
     async def run(session: aiohttp.ClientSession) -> Answered:
         sent: list[Sent] = []
         replies: list[Reply] = []
-        start, lag = time.perf_counter() + _AHEAD_S, 0.0
+        start, left = time.perf_counter() + _AHEAD_S, cycle(bodies)
 
-        async def one(moment: float, body: bytes) -> None:
-            outcome, content = await _post(session, url, body)
+        async def one(moment: float) -> None:
+            outcome, content = await _post(session, url, next(left))
             at, there = start + moment, time.perf_counter()
             sent.append(Sent(moment, there - at, outcome))
             if keep and outcome in ("200", "popular"):
                 replies.append(Reply(at, there, content))
 
-        async with asyncio.TaskGroup() as group:
-            for moment, body in zip(due, cycle(bodies), strict=False):
-                at = start + moment
-                if (early := at - time.perf_counter()) > 0:
-                    await asyncio.sleep(early)
-                lag = max(lag, time.perf_counter() - at)
-                group.create_task(one(moment, body))
+        lag = await paced(due, start, one)
         wall = time.perf_counter() - start
         cost = time.process_time() - cpu
         seconds, outcomes = [one.seconds for one in sent], Counter(one.outcome for one in sent)
         return Answered(seconds, dict(outcomes), wall, cost, lag, replies, sent, start)
 
     cpu = time.process_time()
-    return asyncio.run(_with_session(run))
+    return asyncio.run(with_session(run))
 
 
 def closed_loop(url: str, bodies: Sequence[bytes], in_flight: int, seconds: float) -> Answered:
@@ -176,7 +200,7 @@ def closed_loop(url: str, bodies: Sequence[bytes], in_flight: int, seconds: floa
         return Answered(seconds_taken, dict(outcomes), wall, time.process_time() - cpu)
 
     cpu = time.process_time()
-    return asyncio.run(_with_session(run))
+    return asyncio.run(with_session(run))
 
 
 def apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -186,22 +210,39 @@ def apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return pool.submit(work, *args, **kwargs).result()
 
 
-async def _with_session(run: Callable[[aiohttp.ClientSession], Awaitable[T]]) -> T:
+async def with_session(
+    run: Callable[[aiohttp.ClientSession], Awaitable[T]],
+    *,
+    timeout_s: float = _TIMEOUT_S,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> T:
+    """What `run` returns. Every request of the session carries `headers`."""
     # No limit of connections: a request that waits for one would not be on the wire when due.
     connections = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-    async with aiohttp.ClientSession(connector=connections, timeout=timeout) as session:
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
+    async with aiohttp.ClientSession(
+        connector=connections, timeout=timeout, headers={**_JSON, **headers}
+    ) as session:
         return await run(session)
 
 
-async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> tuple[str, bytes]:
+async def exchange(session: aiohttp.ClientSession, url: str, body: bytes) -> tuple[str, bytes]:
+    """The status of the answer to a POST, or what kept it from coming, and its content."""
     try:
-        async with session.post(url + PATH, data=body, headers=_JSON) as answer:
-            content = await answer.read()
-            # The answer's own source stands before those of its items.
-            _, _, source = content.partition(b'"source":"')
-            if answer.status == 200 and source.startswith(b"popular"):
-                return "popular", content
-            return str(answer.status), content
-    except (aiohttp.ClientError, TimeoutError):
-        return "error", b""
+        async with session.post(url, data=body) as answer:
+            return str(answer.status), await answer.read()
+    except TimeoutError:
+        return "timeout", b""
+    except aiohttp.ClientConnectorError:
+        return "unreachable", b""
+    except aiohttp.ClientError:
+        return "broken", b""
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> tuple[str, bytes]:
+    outcome, content = await exchange(session, url + PATH, body)
+    # The answer's own source stands before those of its items.
+    _, _, source = content.partition(b'"source":"')
+    if outcome == "200" and source.startswith(b"popular"):
+        return "popular", content
+    return outcome, content

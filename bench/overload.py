@@ -36,7 +36,8 @@ from bench.options import (
     Threads,
 )
 from bench.report import COLOURS, console, figure, print_table, write_json
-from bench.served import NotServing, served, store_histories
+from bench.connection import NotServing, store_events
+from bench.served import served
 from bench.timing import digits
 from bench.users import Users
 
@@ -64,7 +65,7 @@ def overload(
     """Latency of those who are admitted, of refusals, and the way back, under too many requests."""
     settings = {k: v for k, v in locals().items() if k != "out"}
     loaded = shapes.load("demo", bundle)
-    crowd = Users(loaded, users)
+    crowd = Users(shapes.popular(loaded), users)
     options = {"engine": engine}
     if engine == "torch":
         options["engine_options"] = '{"prefix_bytes": 0}'
@@ -72,7 +73,7 @@ def overload(
     console.print("saturating a service …")
     try:
         with served(loaded.path, threads, {**options, "max_wait_ms": 0}) as one:
-            store_histories(one.url, crowd)
+            store_events(one.url, crowd.events())
             apart(closed_loop, one.url, bodies, in_flight, min(seconds, 3))
             full = apart(closed_loop, one.url, bodies, in_flight, min(seconds, 10)).per_second
             below, above = share * full, times * full
@@ -84,7 +85,7 @@ def overload(
             f" {below:.1f} with SIDREC_MAX_WAIT_MS={limit} …"
         )
         with served(loaded.path, threads, {**options, "max_wait_ms": limit}) as one:
-            store_histories(one.url, crowd)
+            store_events(one.url, crowd.events())
             apart(scheduled, one.url, bodies, even([(below, min(calm, 3))]))
             with _memory(one.pid) as memory:
                 found = apart(scheduled, one.url, bodies, due)

@@ -1,6 +1,5 @@
 """A service of our own: a real `sidrec serve` on a real Redis, in processes of their own."""
 
-import http.client
 import json
 import os
 import subprocess
@@ -12,19 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 
-from bench.users import Users
+from bench.connection import NotServing
 from service.redis_server import EmbeddedRedis
 
 _START_S = 120.0
 _POLL_S = 0.05
-
-
-class NotServing(Exception):
-    """The service did not start, or answered with an error; says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,42 +67,6 @@ def served(bundle: Path | None, threads: int, settings: Mapping[str, Any]) -> It
         finally:
             process.terminate()
             process.wait()
-
-
-def store_histories(url: str, users: Users) -> None:
-    """Hands everybody's events to the service. Raises `NotServing` where it refuses them."""
-    with Connection(url) as connection:
-        for body in users.events():
-            status, answer = connection.post("/v1/events", body)
-            if status != 200:
-                raise NotServing(f"events were answered with {status}: {answer!r}")
-
-
-class Connection:
-    """One connection that is kept, with as little of a client around it as Python has."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        kind = (
-            http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        )
-        self._connection = kind(parts.netloc, timeout=_START_S)
-
-    def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer."""
-        return self.ask("POST", path, body)
-
-    def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
-        """The same with another method."""
-        self._connection.request(method, path, body, {"Content-Type": "application/json"})
-        answer = self._connection.getresponse()
-        return answer.status, answer.read()
-
-    def __enter__(self) -> "Connection":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
 
 
 def _listening(process: subprocess.Popen[bytes], log: Path) -> str:

@@ -36,7 +36,8 @@ from bench.options import (
     Threads,
 )
 from bench.report import console, print_table, write_json
-from bench.served import Connection, NotServing, Served, served, store_histories
+from bench.connection import Connection, NotServing, store_events
+from bench.served import Served, served
 from bench.timing import Spread, alternate, digits, timed
 from bench.users import Users
 from service.engine import Engine, Query, create_engine
@@ -63,18 +64,20 @@ def service(
     settings = dict(locals())
     torch.set_num_threads(threads)
     loaded = shapes.load("demo", bundle)
-    crowd = Users(loaded, users)
+    crowd = Users(shapes.popular(loaded), users)
     console.print("starting the service …")
     try:
         with (
             served(loaded.path, threads, {"beam_width": BEAMS, "engine_options": _OPTIONS}) as one,
             create_engine("torch", loaded, **json.loads(_OPTIONS)) as engine,
         ):
-            store_histories(one.url, crowd)
+            store_events(one.url, crowd.events())
             visits = crowd.draw(_BODIES)
             bodies = [crowd.body(user, stored=True) for user in visits]
             builder = PromptBuilder(loaded)
-            queries = [Query(builder.build(crowd.rows[user])[0], BEAMS) for user in visits]
+            row_of = loaded.catalogue.row_of
+            known = [[row_of[item] for item in crowd.histories[user]] for user in visits]
+            queries = [Query(builder.build(rows)[0], BEAMS) for rows in known]
             single = _one_at_a_time(engine, one, queries, bodies, requests)
             full = _saturated(engine, one, queries, bodies, in_flight, seconds, rounds)
             rate = share * full["service_per_second"]["median"]

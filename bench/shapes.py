@@ -104,6 +104,12 @@ def make_random(
         )
 
 
+def popular(bundle: Bundle) -> list[str]:
+    """The ids of all items, the most popular first."""
+    ids = bundle.catalogue.item_ids
+    return [ids[row] for row in bundle.catalogue.popular().tolist()]
+
+
 def prompts(
     bundle: Bundle, tokens: int, count: int, seed: int = 20, *, before_last: bool = False
 ) -> list[list[int]]:

@@ -28,7 +28,8 @@ from bench.options import (
     Threads,
 )
 from bench.report import COLOURS, console, figure, print_table, write_json
-from bench.served import NotServing, Served, served, store_histories
+from bench.connection import NotServing, store_events
+from bench.served import Served, served
 from bench.swapped import Swap, inconsistent, readiness, swap_models, two_versions
 from bench.timing import Spread, digits
 from bench.users import Users
@@ -52,14 +53,14 @@ def swap(
     """What swaps of the model cost those who ask meanwhile, and whether each answer is of one."""
     settings = {k: v for k, v in locals().items() if k != "out"}
     loaded = shapes.load("demo", bundle)
-    crowd = Users(loaded, users)
+    crowd = Users(shapes.popular(loaded), users)
     bodies = crowd.bodies(_BODIES)
     try:
         with tempfile.TemporaryDirectory(prefix="sidrec-swap-") as root:
             sids = two_versions(loaded, Path(root))
             console.print("starting the service …")
             with served(None, threads, {"store": root, "engine": engine}) as one:
-                store_histories(one.url, crowd)
+                store_events(one.url, crowd.events())
                 rate = share * _saturation(one, bodies, in_flight, saturate)
                 before = apart(open_loop, one.url, bodies, rate, seconds, seed=1)
                 during, made, watched = _swapped(one, bodies, rate, loaded.name, swaps, every)

@@ -100,4 +100,4 @@ def test_what_is_not_a_models_answer_is_counted(server: SlowServer) -> None:
 
 def test_nobody_is_there() -> None:
     found = open_loop("http://127.0.0.1:9", BODIES, 100, 0.05)
-    assert (found.outcomes, found.failed) == ({"error": 5}, 5)
+    assert (found.outcomes, found.failed) == ({"unreachable": 5}, 5)

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from bench.served import NotServing, served
+from bench.connection import NotServing
+from bench.served import served
 from bench.service import STAGES
 from bench.users import Users
 from model_store.bundle import Bundle
