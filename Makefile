@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 serve: $(VENV)/.installed-serve
 	$(BIN)/sidrec serve
 
-test: $(VENV)/.installed-dev $(VENV)/.installed-vllm $(VENV)/.installed-system
+test: $(VENV)/.installed-dev $(VENV)/.installed-vllm $(VENV)/.installed-load $(VENV)/.installed-system
 	$(BIN)/python -m pytest
 
 # Five minutes each, without keys and with, of requests made from the OpenAPI document; `make test` runs a few seconds of it.
@@ -49,7 +49,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/sidrec bench trie --searches 3
 	$(BIN)/sidrec bench eligibility --rounds 5
 	$(BIN)/sidrec bench service --seconds 5 --rounds 2
-	$(BIN)/sidrec bench load --seconds 5
+	$(BIN)/sidrec bench saturation --seconds 4 --repeats 1
 
 # Builds the CPU image by Debian's buildah and starts it; as root. BUILD='--stand-in -- OPTION…' where no
 # registry of images can be reached, or buildah wants options; see docs/containers.md.

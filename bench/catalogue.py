@@ -8,6 +8,7 @@ import typer
 
 from bench import shapes
 from bench.catalogue_load import ask_and_change
+from bench.connection import NotServing, store_events
 from bench.http_load import apart
 from bench.machine import describe
 from bench.options import (
@@ -20,7 +21,6 @@ from bench.options import (
     Threads,
 )
 from bench.report import console, figure, print_table, write_json
-from bench.connection import NotServing, store_events
 from bench.served import served
 from bench.timing import digits
 from bench.users import Users

@@ -7,9 +7,9 @@ from bench.catalogue import catalogue
 from bench.eligibility import eligibility
 from bench.engine import engine
 from bench.experiment import experiment
-from bench.load import load
 from bench.overload import overload
 from bench.replay import replay
+from bench.saturation import saturation
 from bench.search import search
 from bench.service import service
 from bench.soak import soak
@@ -32,7 +32,7 @@ app.command()(eligibility)
 app.command()(service)
 app.command()(catalogue)
 app.command()(experiment)
-app.command()(load)
+app.command()(saturation)
 app.command()(overload)
 app.command()(swap)
 app.command()(soak)

@@ -30,7 +30,7 @@ def describe(device: torch.device | str = "cpu") -> dict[str, Any]:
     place = torch.device(device)
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "device": torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu",
@@ -38,6 +38,11 @@ def describe(device: torch.device | str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def multiply_rate(rows: int, inner: int, columns: int, device: str, dtype: torch.dtype) -> float:

@@ -22,6 +22,7 @@ import psutil
 import typer
 
 from bench import shapes
+from bench.connection import NotServing, store_events
 from bench.http_load import Answered, Sent, apart, closed_loop, even, scheduled
 from bench.machine import describe
 from bench.options import (
@@ -36,7 +37,6 @@ from bench.options import (
     Threads,
 )
 from bench.report import COLOURS, console, figure, print_table, write_json
-from bench.connection import NotServing, store_events
 from bench.served import served
 from bench.timing import digits
 from bench.users import Users

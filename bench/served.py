@@ -34,9 +34,10 @@ class Served:
         assert self.redis.pid is not None
         return self.redis.pid
 
-    def cpu_s(self) -> float:
-        """Processor time of the service and its Redis so far."""
-        times = [psutil.Process(pid).cpu_times() for pid in (self.pid, self.redis_pid)]
+    def cpu_s(self, *, redis: bool = True) -> float:
+        """Processor time of the service so far, with that of its Redis or without."""
+        pids = (self.pid, self.redis_pid) if redis else (self.pid,)
+        times = [psutil.Process(pid).cpu_times() for pid in pids]
         return float(sum(time.user + time.system for time in times))
 
 

@@ -22,6 +22,7 @@ import typer
 from rich.progress import track
 
 from bench import service_plot, shapes
+from bench.connection import Connection, NotServing, store_events
 from bench.http_load import PATH, Answered, apart, closed_loop, open_loop
 from bench.machine import describe
 from bench.options import (
@@ -36,7 +37,6 @@ from bench.options import (
     Threads,
 )
 from bench.report import console, print_table, write_json
-from bench.connection import Connection, NotServing, store_events
 from bench.served import Served, served
 from bench.timing import Spread, alternate, digits, timed
 from bench.users import Users
@@ -150,7 +150,7 @@ def _saturated(
     cores = len(os.sched_getaffinity(0))
 
     def alone(_: int) -> tuple[float, float]:
-        return seconds, asyncio.run(_search_all(engine, queries, in_flight, seconds))
+        return seconds, asyncio.run(search_all(engine, queries, in_flight, seconds))
 
     def over_http(_: int) -> tuple[float, tuple[Answered, float]]:
         before = one.cpu_s()
@@ -179,7 +179,7 @@ def _saturated(
     }
 
 
-async def _search_all(
+async def search_all(
     engine: Engine, queries: Sequence[Query], in_flight: int, seconds: float
 ) -> float:
     """Answers a second with `in_flight` callers."""

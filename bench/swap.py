@@ -14,6 +14,7 @@ import numpy as np
 import typer
 
 from bench import shapes
+from bench.connection import NotServing, store_events
 from bench.http_load import Answered, apart, closed_loop, open_loop
 from bench.machine import describe
 from bench.options import (
@@ -28,7 +29,6 @@ from bench.options import (
     Threads,
 )
 from bench.report import COLOURS, console, figure, print_table, write_json
-from bench.connection import NotServing, store_events
 from bench.served import Served, served
 from bench.swapped import Swap, inconsistent, readiness, swap_models, two_versions
 from bench.timing import Spread, digits

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.http_load import Reply
 from bench.connection import Connection, NotServing
+from bench.http_load import Reply
 from model_store.bundle import MODEL, Bundle
 from model_store.store import Store, create_bundle
 

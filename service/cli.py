@@ -1,5 +1,6 @@
 """`sidrec …`: the one place that wires both wings together for the command line."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -88,20 +89,20 @@ def build(
         typer.echo(place)
 
 
-@cli.command(
-    add_help_option=False,  # bench has commands and a help of its own
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def bench(context: typer.Context) -> None:
-    """Measure: engine, trie, service, load."""
-    # What measuring needs and serving does not is imported there.
-    try:
-        from bench.cli import app
+# These have commands, options and a help of their own.
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-        app(context.args, prog_name="sidrec bench")
-    except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        _fail([f"{package} is missing: pip install 'sidrec[bench]'"], 1)
+
+@cli.command(add_help_option=False, context_settings=_PASSED_ON)
+def bench(context: typer.Context) -> None:
+    """Measure: engine, trie, service, and more."""
+    _measure("bench.cli", context)
+
+
+@cli.command(add_help_option=False, context_settings=_PASSED_ON)
+def load(context: typer.Context) -> None:
+    """Send what users do to a service that runs, and report what came back."""
+    _measure("bench.load.command", context)
 
 
 @cli.command()
@@ -114,6 +115,15 @@ def settings() -> None:
 def openapi() -> None:
     """Print the OpenAPI document of the service, as `docs/openapi.json` has it."""
     typer.echo(document())
+
+
+def _measure(module: str, context: typer.Context) -> None:
+    # What measuring needs and serving does not is imported there.
+    try:
+        import_module(module).app(context.args, prog_name=f"sidrec {context.info_name}")
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        _fail([f"{package} is missing: pip install 'sidrec[bench]'"], 1)
 
 
 def _settings(**options: object) -> Settings:

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from bench import shapes
 from bench.connection import NotServing
 from bench.served import served
 from bench.service import STAGES
@@ -42,7 +43,7 @@ def test_a_service_that_does_not_start_says_why(bundle: Bundle) -> None:
 
 
 def test_users_are_the_same_each_time_and_some_come_more_often(bundle: Bundle) -> None:
-    users, again = (Users(bundle, 50) for _ in range(2))
+    users, again = (Users(shapes.popular(bundle), 50) for _ in range(2))
     assert users.histories == again.histories
     visits = users.draw(1000)
     assert visits == again.draw(1000)
