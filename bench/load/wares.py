@@ -72,7 +72,9 @@ def _listed(url: str, key: str | None) -> Iterator[dict[str, Any]]:
         while True:
             status, body = connection.ask("GET", f"/v1/items?limit={_PAGE}{after}")
             if status != 200:
-                raise NotServing(f"GET /v1/items was answered with {status}: {said(body)}")
+                raise NotServing(
+                    f"GET /v1/items was answered with {status}: {said(body)}. --items names a file"
+                )
             page = json.loads(body)
             yield from page["items"]
             if page["next"] is None:

@@ -5,8 +5,12 @@ from typing import Any
 import typer
 
 from bench.cli import app as bench_app
+from bench.load.command import app as load_app
 from service.cli import cli
 from tests.docs.blocks import ROOT
+
+_PASSED_ON = {"bench": bench_app, "load": load_app}
+"""Commands whose own module knows what comes after them."""
 
 
 def mistakes(words: list[str]) -> list[str]:
@@ -28,7 +32,8 @@ def _of_sidrec(words: list[str]) -> list[str]:
         name += f" {word}"
         if word not in command.commands:
             return [f"{name}: no such command"]
-        command = typer.main.get_command(bench_app) if word == "bench" else command.commands[word]
+        passed_on = _PASSED_ON.get(word) if name == f"sidrec {word}" else None
+        command = typer.main.get_command(passed_on) if passed_on else command.commands[word]
     options = _options(command)
     given = [word.partition("=")[0] for word in rest if word.startswith("--")]
     return [f"{name} {one}: no such option" for one in given if one not in options]
