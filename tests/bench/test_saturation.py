@@ -1,4 +1,4 @@
-"""The prediction, and the search for what was predicted: real processes, a real Redis and engine."""
+"""The prediction, and the search for it: real processes, a real Redis and engine."""
 
 import json
 from pathlib import Path

@@ -99,7 +99,7 @@ def test_limits_that_are_broken_end_it_with_1_and_are_named(
     )
     assert result.exit_code == 1
     [line] = [line for line in result.stderr.splitlines() if line.startswith("broken")]
-    assert re.fullmatch(r"broken: p50 of recommendations \S+ ms, at most 0.001000 ms", line), line
+    assert re.fullmatch(r"broken: p50 of recommendations \S+ ms, at most 0.00100 ms", line), line
     found = written(out)
     assert [row["rate"] for row in found["steps"]] == [20, 40, 60]
     assert [row["kind"] for row in found["kinds"]] == ["recommendations"]
