@@ -4,10 +4,10 @@
 What is computed, before anything is sent: the engine alone answers E queries a second, prompts of
 this traffic, as many at a time as the service would have in flight. A request takes the engine for
 s / E seconds, where s is the share of requests that search: events do not, nor do users without a
-history. Around that it takes h seconds of the service's processor time, measured with the same
-traffic on the same service whose engine is the fake one. The service is one interpreter, so both
-follow one another: it can take 1 / (s / E + h) requests a second. That is the prediction. The
-engine alone would be E / s.
+history. Around that it takes h seconds of the service's processor time: what a request of the
+same traffic takes of the same service with the fake engine, less what that engine takes alone. The
+service is one interpreter, so both follow one another: it can take 1 / (s / E + h) requests a
+second. That is the prediction. The engine alone would be E / s.
 
 Redis and what sends the load have the other core; where there is none, or the engine has more than
 one thread, they are in its way, and the prediction is too high. Both compute every prompt anew, as
@@ -16,6 +16,7 @@ in `bench.service`.
 
 import asyncio
 import json
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,9 @@ from service.engine import Query, create_engine
 from service.prompt import PromptBuilder
 
 _REQUESTS = 6000
-_QUIET_RATE = 60.0
+_FAKE_QUERIES = 200
+_CALM_RATE = 100.0
+"""With the fake engine: near what is predicted, where a wake-up serves as many requests."""
 _OPTIONS = '{"prefix_bytes": 0}'
 
 
@@ -109,17 +112,32 @@ def _settings(engine: str) -> dict[str, Any]:
 
 def _around(bundle: Bundle, wares: Wares, threads: int, seconds: float) -> tuple[float, float]:
     """The share of requests that search, and the seconds of processor time that the service takes
-    for a request beside searching: the fake engine's own are next to nothing."""
+    for a request beside searching."""
     with served(bundle.path, threads, _settings("fake")) as one:
         target = Target(one.url, None, wares, Mix())
         run.prepared(target)
         with Fleet(target, 1) as fleet:
-            fleet.run([Step(_QUIET_RATE, 2)], "warming up")
+            fleet.run([Step(_CALM_RATE, 2)], "warming up")
             before = one.cpu_s(redis=False)
-            sent = fleet.run([Step(_QUIET_RATE, seconds)], "what is around the engine")
+            sent = fleet.run([Step(_CALM_RATE, seconds)], "what is around the engine")
             spent = one.cpu_s(redis=False) - before
-    samples = sent.samples
-    return _searching(samples), spent / len(samples)
+    searching = _searching(sent.samples)
+    return searching, spent / len(sent.samples) - searching * _fake(bundle, wares)
+
+
+def _fake(bundle: Bundle, wares: Wares) -> float:
+    """Seconds of processor time that the fake engine takes for a query."""
+
+    async def search(queries: Sequence[Query]) -> float:
+        began = time.process_time()
+        for query in queries:
+            await engine.search(query)
+        return (time.process_time() - began) / len(queries)
+
+    queries = _queries(bundle, wares)[:_FAKE_QUERIES]
+    with create_engine("fake", bundle) as engine:
+        asyncio.run(search(queries))
+        return asyncio.run(search(queries))
 
 
 def _searching(samples: Samples) -> float:
@@ -143,7 +161,7 @@ def _queries(bundle: Bundle, wares: Wares) -> Sequence[Query]:
     known = defaultdict(list, zip(crowd.ids, map(list, crowd.histories), strict=True))
     queries = []
     for _ in range(_REQUESTS):
-        _, call = traffic.call(_QUIET_RATE)
+        _, call = traffic.call(_CALM_RATE)
         said = json.loads(call.body)
         if call.path == EVENTS:
             [event] = said["events"]

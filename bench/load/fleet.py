@@ -100,7 +100,8 @@ class Fleet:
             TimeElapsedColumn(),
             TextColumn("{task.fields[told]}"),
         )
-        with Progress(*columns, console=console, transient=True) as progress:
+        hidden = not console.is_terminal
+        with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
             bar = progress.add_task(title, total=seconds, told="")
             while not all(one.done() for one in running):
                 sent, ended, failed = (sum(self._counts[i::PER_WORKER]) for i in range(PER_WORKER))
