@@ -19,6 +19,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bench import shapes
+from bench.connection import NotServing, store_events
 from bench.http_load import apart
 from bench.machine import describe
 from bench.options import (
@@ -32,7 +33,7 @@ from bench.options import (
     Threads,
 )
 from bench.report import console, print_table, write_json
-from bench.served import NotServing, served, store_histories
+from bench.served import served
 from bench.soak_judged import Judged, judge
 from bench.soak_load import saturation, soak_load
 from bench.soak_plot import draw
@@ -70,7 +71,7 @@ def soak(
             sids = two_versions(loaded, Path(root))
             console.print("starting the service …")
             with served(None, threads, {"store": root, "engine": engine}) as one:
-                store_histories(one.url, Users(loaded, users))
+                store_events(one.url, Users(shapes.popular(loaded), users).events())
                 given = (one.url, loaded.path, users, sids)
                 world = World(one)
                 with world.meanwhile(partial(world.swapping, name=loaded.name, every_s=swap)):

@@ -12,7 +12,6 @@ import aiohttp
 
 from bench.soak_work import Request, Work
 from bench.swapped import Sids
-from bench.users import Users
 from model_store.bundle import Bundle
 
 T = TypeVar("T")
@@ -66,7 +65,7 @@ def saturation(
     warm up."""
 
     async def run(session: aiohttp.ClientSession) -> float:
-        work = Work(Users(Bundle.load(bundle), users), sids, seed=1)
+        work = Work(Bundle.load(bundle), users, sids, seed=1)
         rate = 0.0
         for span in (seconds / 2, seconds):
             end = (start := time.perf_counter()) + span
@@ -91,7 +90,7 @@ def soak_load(
     """`rate` requests a second for `seconds`; then every acknowledged event is looked for."""
 
     async def run(session: aiohttp.ClientSession) -> Account:
-        work = Work(Users(Bundle.load(bundle), users), sids)
+        work = Work(Bundle.load(bundle), users, sids)
         responses: list[Response] = []
         start, lag, cpu = time.perf_counter(), 0.0, time.process_time()
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from bench import shapes
 from bench.swapped import Sids
 from bench.users import K, Users
+from model_store.bundle import Bundle
 
 MIX = {
     "user": 0.56,
@@ -62,11 +64,11 @@ class Work:
     wrong:        a line for each answer that is not what it should be
     """
 
-    def __init__(self, users: Users, sids: Sids, seed: int = 7) -> None:
+    def __init__(self, bundle: Bundle, users: int, sids: Sids, seed: int = 7) -> None:
         self.acknowledged: dict[str, set[str]] = defaultdict(set)
         self.wrong: list[str] = []
         self.written = self.deleted = self.found = 0
-        self._users = users
+        self._users = Users(shapes.popular(bundle), users)
         self._sids = sids
         self._chance = random.Random(seed)
         self._again: dict[str, deque[Request]] = {"events": deque(), "items": deque()}
@@ -75,7 +77,7 @@ class Work:
         self._writers = [f"soak-{number}" for number in range(_WRITERS)]
         self._next_writer = count(_WRITERS)
         self._sent: dict[str, int] = defaultdict(int)
-        table = users.bundle.catalogue.table
+        table = bundle.catalogue.table
         rows = table.slice(0, _POOL).to_pylist()
         self._titles = [str(row["title"]) for row in rows]
         self._like = [{k: v for k, v in row.items() if k not in _LEFT_OUT} for row in rows]
@@ -223,8 +225,7 @@ class Work:
         return range(len(self._users.ids))
 
     def _item(self) -> str:
-        rows = self._users.rows[self._chance.choice(self._known)]
-        return str(self._users.bundle.catalogue.item_ids[self._chance.choice(rows)])
+        return self._chance.choice(self._users.histories[self._chance.choice(self._known)])
 
 
 def _post(

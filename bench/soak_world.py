@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from bench.served import Connection, NotServing, Served
+from bench.connection import Connection, NotServing
+from bench.served import Served
 from bench.swapped import Swap, swap_model
 
 

@@ -12,7 +12,6 @@ from bench.soak_load import Account, Response
 from bench.soak_work import Request, Work
 from bench.soak_world import Outage, Refused, Sample, World
 from bench.swapped import Swap
-from bench.users import Users
 from model_store.bundle import Bundle
 from service.settings import Settings
 from tests.bench.conftest import Measure
@@ -131,14 +130,14 @@ def test_everything_else_that_breaks_a_promise(world: World) -> None:
 
 
 @pytest.fixture(scope="module")
-def demo() -> Users:
-    return Users(Bundle.load(Settings.model_fields["bundle"].default), 20)
+def demo() -> Bundle:
+    return Bundle.load(Settings.model_fields["bundle"].default)
 
 
 @pytest.fixture
-def work(demo: Users) -> Work:
-    sids = dict(zip(demo.bundle.catalogue.item_ids, demo.bundle.sids, strict=True))
-    return Work(demo, {1: sids})
+def work(demo: Bundle) -> Work:
+    sids = dict(zip(demo.catalogue.item_ids, demo.sids, strict=True))
+    return Work(demo, 20, {1: sids})
 
 
 def of_kind(work: Work, kind: str) -> Request:
@@ -153,8 +152,8 @@ def shown(*items: tuple[str, str], eligible: int | None = None) -> dict[str, Any
     }
 
 
-def test_items_of_another_version_and_too_few(work: Work, demo: Users) -> None:
-    item, sid = demo.bundle.catalogue.item_ids[0], demo.bundle.sids[0]
+def test_items_of_another_version_and_too_few(work: Work, demo: Bundle) -> None:
+    item, sid = demo.catalogue.item_ids[0], demo.sids[0]
     asked = of_kind(work, "user")
     work.answered(asked, 1.0, shown((item, sid)))
     assert work.wrong == []
