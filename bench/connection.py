@@ -2,10 +2,13 @@
 
 import http.client
 import json
+import time
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 _PATIENCE_S = 120.0
+_TRIES = 10
+_PAUSE_S = 1.0
 
 
 class NotServing(Exception):
@@ -50,12 +53,17 @@ def authorization(key: str | None) -> dict[str, str]:
 
 
 def store_events(url: str, bodies: Iterable[bytes], key: str | None = None) -> None:
-    """Hands events to the service, request by request. Raises `NotServing` where it refuses."""
+    """Hands events to the service, request by request, again where it is busy: nothing is stored
+    twice. Raises `NotServing` where it refuses."""
     with Connection(url, key) as connection:
         for body in bodies:
-            status, answer = connection.post("/v1/events", body)
-            if status != 200:
-                raise NotServing(f"events were answered with {status}: {said(answer)}")
+            for left in reversed(range(_TRIES)):
+                status, answer = connection.post("/v1/events", body)
+                if status == 200:
+                    break
+                if status != 503 or not left:
+                    raise NotServing(f"events were answered with {status}: {said(answer)}")
+                time.sleep(_PAUSE_S)
 
 
 def said(answer: bytes) -> str:

@@ -106,8 +106,10 @@ def saturation(
 
 
 def _settings(engine: str) -> dict[str, Any]:
-    options = {"engine_options": _OPTIONS} if engine == "torch" else {}
-    return {"engine": engine, "beam_width": BEAMS, "max_wait_ms": 0, **options}
+    """Nobody is refused, and Redis may be slow: what sends the load shares its core."""
+    settings: dict[str, Any] = {"engine": engine, "beam_width": BEAMS, "max_wait_ms": 0}
+    settings["redis_timeout_ms"] = 5000
+    return settings | ({"engine_options": _OPTIONS} if engine == "torch" else {})
 
 
 def _around(bundle: Bundle, wares: Wares, threads: int, seconds: float) -> tuple[float, float]:

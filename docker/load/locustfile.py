@@ -53,6 +53,7 @@ def prepare(environment: Environment, **_: Any) -> None:
         crowd = Users(wares.items, wanted.known_users, name="load", exponent=0.6)
         store_events(environment.host, crowd.events(100), _KEY)
     except (NotServing, OSError, ValueError) as error:
+        environment.process_exit_code = 1
         raise StopTest(str(error)) from error
     mix = Mix(
         wanted.event_share,

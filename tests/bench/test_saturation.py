@@ -11,7 +11,7 @@ from service.cli import cli
 
 
 def test_it_runs_to_the_end(bundle: Bundle, tmp_path: Path) -> None:
-    options = ["--bundle", bundle.path, "--seconds", 1, "--repeats", 1, "--within", 2]
+    options = ["--bundle", bundle.path, "--seconds", 0.7, "--repeats", 1, "--within", 2]
     more = ["--start", 20, "--p99", 5000, "--in-flight", 4, "--out", tmp_path]
     result = CliRunner().invoke(cli, ["bench", "saturation", *map(str, [*options, *more])])
     assert result.exit_code == 0, result.output
