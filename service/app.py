@@ -15,11 +15,13 @@ from structlog.typing import FilteringBoundLogger
 from service.answer_cache import KeptAnswers
 from service.api import (
     batch,
+    bundle,
     docs,
     experiments,
     health,
     items,
     models,
+    playground,
     recommendations,
     search,
     similar,
@@ -120,8 +122,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     handle_problems(app)
     for module in (
-        *(recommendations, batch, similar, search, users, items, models, experiments),
-        *(health, docs),
+        *(recommendations, batch, similar, search, users, items, bundle, models, experiments),
+        *(health, docs, *([playground] if settings.playground else [])),
     ):
         app.include_router(module.router)
     require_scopes(app)

@@ -191,6 +191,7 @@ class Settings(BaseSettings):
         200, ge=10, le=10_000, description="Time between two looks for changes by other processes"
     )
     max_items: int = Field(1000, ge=1, description="Most changes of items in one request")
+    playground: bool = Field(True, description="Serve a page to try the model at /")
     max_body_bytes: int = Field(1 << 20, ge=1, description="Largest request body")
     request_timeout_s: float = Field(
         30,

@@ -5,12 +5,15 @@ title it would find nothing.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from model_store.bundle import Bundle
 from model_store.prompt import TitleTasks
 from service.errors import InvalidInput, NotTrained
 from service.smuggled import AddedTokens
+
+Purpose = Literal["search", "describe"]
+_TASKS: dict[Purpose, str] = {"search": "title_to_sid", "describe": "sid_to_title"}
 
 LONGEST_TITLE = 96
 """Tokens that a title may take; training knows no longer ones."""
@@ -33,7 +36,7 @@ class TitlePrompts:
 
         Raises `InvalidInput` for a query with tokens of the model in it, and for one too long.
         """
-        tasks = self._trained("title_to_sid", "search")
+        tasks = self._trained("search")
         tokens, frame = (
             self._encode(tasks.ask_sid(title) + self._opening) for title in (query, "")
         )
@@ -49,18 +52,26 @@ class TitlePrompts:
 
     def ask_title(self, sid: str) -> list[int]:
         """Asks for the title of the items with this SID."""
-        return self._encode(self._trained("sid_to_title", "describe").ask_title(sid))
+        return self._encode(self._trained("describe").ask_title(sid))
 
     def text(self, tokens: list[int]) -> str:
         """What the model wrote, without any token that is no text."""
         words = [token for token in tokens if token not in self._added]
         return str(self._tokenizer.decode(words)).strip()
 
-    def _trained(self, task: str, purpose: str) -> TitleTasks:
+    def why_no(self, purpose: Purpose) -> str | None:
+        """Why the bundle cannot do this; None where it can."""
+        task = _TASKS[purpose]
         if self._tasks is None:
-            raise NotTrained(f"{self._name} has no prompts for titles, so it cannot {purpose}")
+            return f"{self._name} has no prompts for titles, so it cannot {purpose}"
         if self._mix.get(task) == 0:
-            raise NotTrained(f"{self._name} was not trained on {task}, so it cannot {purpose}")
+            return f"{self._name} was not trained on {task}, so it cannot {purpose}"
+        return None
+
+    def _trained(self, purpose: Purpose) -> TitleTasks:
+        why = self.why_no(purpose)
+        if self._tasks is None or why is not None:
+            raise NotTrained(why)
         return self._tasks
 
     def _encode(self, text: str) -> list[int]:

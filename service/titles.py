@@ -11,7 +11,7 @@ from model_store.bundle import Bundle
 from service.answer import Answer, Ask
 from service.engine import Engine
 from service.recommender import Recommender
-from service.title_prompts import LONGEST_TITLE, TitlePrompts
+from service.title_prompts import LONGEST_TITLE, Purpose, TitlePrompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class Titles:
         self._engine = engine
         self._recommender = recommender
         self._prompts = TitlePrompts(bundle)
+
+    def why_no(self, purpose: Purpose) -> str | None:
+        """Why the bundle cannot do this; None where it can."""
+        return self._prompts.why_no(purpose)
 
     async def search(self, query: str, ask: Ask) -> Answer:
         """The items whose titles `query` may be, or be a part of, best first.

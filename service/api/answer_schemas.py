@@ -175,3 +175,8 @@ class Item(BaseModel):
     title: str | None
     sid: str
     attributes: dict[str, Any] = Field(description="whatever the item came with")
+
+
+class Items(BaseModel):
+    items: list[Item]
+    next: str | None = Field(description="`after` for the next page; null behind the last item")

@@ -1,16 +1,18 @@
-"""The items: `GET`, `PUT` and `DELETE /v1/items/{id}`, `PUT /v1/items`"""
+"""The items: `GET` and `PUT /v1/items`; `GET`, `PUT` and `DELETE /v1/items/{id}`"""
 
+import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 
 from model_store.edition import Edition
-from service.api.answer_schemas import Item
+from service.api.answer_schemas import Item, Items
 from service.api.item_schemas import BatchWritten, ItemBatch, ItemChange, ItemWritten
 from service.api.paths import register_ids
 from service.api.problems import documented
 from service.api.scopes import READ, WRITE, ScopedRoute
 from service.api.state import most, service_of
+from service.browsing import browse
 from service.catalogue.plan import Delete
 from service.changing import change as make
 from service.errors import InvalidInput, NotFound
@@ -22,14 +24,30 @@ router = APIRouter(tags=["items"], route_class=ScopedRoute)
 ItemInPath = Annotated[str, Path(min_length=1, max_length=256)]
 
 
+@router.get("/v1/items", openapi_extra=READ, responses=documented(422))
+async def read_items(
+    request: Request,
+    query: Annotated[str, Query(max_length=256, description="words of a title or an id")] = "",
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    after: Annotated[
+        str | None, Query(min_length=1, max_length=256, description="`next` of the page before")
+    ] = None,
+) -> Items:
+    """The catalogue at present, or what has all the words of `query` in it, page by page: in the
+    order of SIDs, so that what the model takes for alike stands together."""
+    catalogue = service_of(request).holder.current.catalogue.current.catalogue
+    behind = -1 if after is None else catalogue.row_of.get(after)
+    if behind is None:
+        raise InvalidInput("after", "names no item that is there")
+    page = await asyncio.to_thread(browse, catalogue, query, behind, limit)
+    items = [_item(catalogue, row) for row in page.rows]
+    return Items(items=items, next=items[-1].item_id if page.more else None)
+
+
 @router.get("/v1/items/{item_id:id}", openapi_extra=READ, responses=documented(404, 422))
 async def read_item(item_id: str, request: Request) -> Item:
     """What is known of an item at present."""
-    catalogue, row = known(service_of(request).holder.current, item_id)
-    attributes = catalogue.attributes(row)
-    title = attributes.pop("title")
-    del attributes["item_id"]
-    return Item(item_id=item_id, title=title, sid=catalogue.sids[row], attributes=attributes)
+    return _item(*known(service_of(request).holder.current, item_id))
 
 
 @router.put("/v1/items", openapi_extra=WRITE, responses=documented(413, 422, 503))
@@ -74,3 +92,9 @@ def known(in_service: InService, item_id: str) -> tuple[Edition, int]:
         bundle = in_service.bundle
         raise NotFound(f"bundle {bundle.name} {bundle.version} has no item {item_id!r}")
     return catalogue, row
+
+
+def _item(catalogue: Edition, row: int) -> Item:
+    attributes = catalogue.attributes(row)
+    item_id, title = attributes.pop("item_id"), attributes.pop("title")
+    return Item(item_id=item_id, title=title, sid=catalogue.sids[row], attributes=attributes)

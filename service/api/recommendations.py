@@ -4,23 +4,25 @@ from dataclasses import replace
 
 from fastapi import APIRouter, Request
 
+from service.answer import Ask
 from service.api.answer_schemas import Recommendations
 from service.api.disconnect import unless_gone
 from service.api.door import Admitted
 from service.api.problems import documented
-from service.api.schemas import RecommendationRequest
+from service.api.schemas import BundleWanted, RecommendationRequest
 from service.api.scopes import READ
 from service.api.state import Service, caller_of, service_about, service_of
 from service.api.told import tell_recommendations
 from service.errors import InvalidInput
-from service.holder import InService
+from service.experiments.treatment import Treated
+from service.holder import Holder, InService, Version
 from service.settings import Settings
 from service.spans import annotate, span
 
 router = APIRouter(tags=["recommendations"], route_class=Admitted)
 
 
-@router.post("/v1/recommendations", openapi_extra=READ, responses=documented(413, 422, 503))
+@router.post("/v1/recommendations", openapi_extra=READ, responses=documented(404, 413, 422, 503))
 async def recommend(wanted: RecommendationRequest, request: Request) -> Recommendations:
     """The items that a user will most likely want next, by the bundle in service.
 
@@ -57,10 +59,20 @@ async def answer_one(
     the metrics and for the experiments."""
     ask = replace(wanted.ask(), caller=caller, patient=patient)
     with span("recommendation"):
-        treated = await service.experiments.recommend(ask, current, service.holder)
+        if wanted.bundle is not None:
+            treated = await _by(wanted.bundle, ask, service.holder)
+        else:
+            treated = await service.experiments.recommend(ask, current, service.holder)
         annotate(source=treated.answer.source, reason=treated.answer.reason)
     service.metrics.answers.answered(treated.answer)
     service.experiments.answered(treated, wanted.user_id, request_id)
     return Recommendations.of(
         request_id, wanted.user_id, treated.bundle, treated.answer, treated.arms
     )
+
+
+async def _by(wanted: BundleWanted, ask: Ask, holder: Holder) -> Treated:
+    """The answer of a version that the request names, outside of any experiment. Raises
+    `ModelNotLoaded`."""
+    with holder.take(Version(wanted.name, wanted.version)) as model:
+        return Treated(await model.recommender.recommend(ask), model.bundle)

@@ -14,6 +14,7 @@ ItemId = Annotated[str, Field(min_length=1, max_length=256)]
 EventId = Annotated[str, Field(min_length=1, max_length=256)]
 ProfileName = Annotated[str, Field(min_length=1, max_length=64)]
 MAX_EXCLUDED = 1000
+MAX_K = 200
 FILTER = Field(None, description="what the attributes of each item must be")
 EXPLAIN = Field(False, description="say of each item what each level of its SID added to the score")
 TRACE = Field(False, description="say what stood in the beam at each level of the search")
@@ -24,6 +25,13 @@ Scene = Annotated[str, Field(min_length=1, max_length=64)]
 
 class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BundleWanted(RequestBody):
+    """A version that is loaded."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    version: Annotated[StrictInt, Field(ge=1, lt=1 << 63)]
 
 
 class RecommendationRequest(RequestBody):
@@ -39,7 +47,7 @@ class RecommendationRequest(RequestBody):
     )
 
     user_id: UserId | None = Field(None, description="whose stored history is read")
-    k: Annotated[StrictInt, Field(ge=1, le=200)] = Field(10, description="how many items")
+    k: Annotated[StrictInt, Field(ge=1, le=MAX_K)] = Field(10, description="how many items")
     history: list[ItemId] | None = Field(
         None, description="item ids, oldest first; used instead of the stored history"
     )
@@ -66,6 +74,11 @@ class RecommendationRequest(RequestBody):
         None,
         description="which items of the user's past it must not contain, stored ones included:"
         " those bought, or all; by default what the deployment says",
+    )
+    bundle: BundleWanted | None = Field(
+        None,
+        description="the loaded version that shall answer, for comparing it with another; such a"
+        " request belongs to no experiment. By default the active one, or that of an arm",
     )
     explain: StrictBool = EXPLAIN
     trace: StrictBool = TRACE

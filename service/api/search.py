@@ -18,6 +18,7 @@ from service.api.schemas import (
     EXPLAIN,
     FILTER,
     MAX_EXCLUDED,
+    MAX_K,
     TRACE,
     ItemId,
     RequestBody,
@@ -45,7 +46,7 @@ class SearchRequest(RequestBody):
         description="a title, or words of one that stand side by side; tokens of the model, such"
         " as those of a SID, are refused",
     )
-    k: Annotated[StrictInt, Field(ge=1, le=200)] = Field(10, description="how many items")
+    k: Annotated[StrictInt, Field(ge=1, le=MAX_K)] = Field(10, description="how many items")
     beam_width: Annotated[StrictInt, Field(ge=1, le=MAX_BEAM_WIDTH)] | None = Field(
         None, description="SIDs kept at each step of the search, at least k"
     )

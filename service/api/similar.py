@@ -17,6 +17,7 @@ from service.api.schemas import (
     EXPLAIN,
     FILTER,
     MAX_EXCLUDED,
+    MAX_K,
     TRACE,
     ItemId,
     RequestBody,
@@ -36,7 +37,7 @@ class SimilarRequest(RequestBody):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"k": 2, "exclude": ["p01068"]}]})
 
-    k: Annotated[StrictInt, Field(ge=1, le=200)] = Field(10, description="how many items")
+    k: Annotated[StrictInt, Field(ge=1, le=MAX_K)] = Field(10, description="how many items")
     scene: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
         None, description="where the items will be shown; one that the bundle knows"
     )

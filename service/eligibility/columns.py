@@ -1,10 +1,14 @@
 """The attributes of one catalogue that a filter can test."""
 
+from typing import Literal
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from model_store.catalogue import Catalogue
 from service.eligibility.column import Coded, Column, Ids, Numbers, Several, is_number, is_text
+
+Type = Literal["text", "number", "boolean", "several"]
 
 # So many values tell a column of categories from one of titles.
 _SAMPLE = 10_000
@@ -40,6 +44,11 @@ class Columns:
             )
         return self._made[name]
 
+    def types(self) -> dict[str, Type]:
+        """What filters may compare each attribute with."""
+        schema = self._catalogue.table.schema
+        return {name: _type(schema.field(name).type) for name in self.names}
+
     def prepare(self) -> None:
         """Makes those that filters are likely to test: all but texts for people to read."""
         for name in self.names:
@@ -59,3 +68,11 @@ def _kind(type_: pa.DataType) -> type[Coded] | type[Numbers] | type[Several] | N
         inner = type_.value_type
         return Several if is_text(inner) or is_number(inner) else None
     return None
+
+
+def _type(type_: pa.DataType) -> Type:
+    if is_text(type_):
+        return "text"
+    if is_number(type_):
+        return "number"
+    return "boolean" if pa.types.is_boolean(type_) else "several"

@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from model_store.catalogue import Catalogue
 from model_store.sid import Eligibility
-from service.eligibility.columns import Columns
+from service.eligibility.columns import Columns, Type
 from service.eligibility.condition import Condition, bind, both
 from service.eligibility.filter import Filter
 
@@ -31,6 +31,10 @@ class Filters:
         self._most = min(max(1, cache_bytes // (4 * len(catalogue) + 4)), _MOST_KEPT)
         self._rules = None if rules is None else bind(rules, self._columns, "rules")
         self._ruled = None if self._rules is None else self.compile(self._rules)
+
+    def types(self) -> dict[str, Type]:
+        """The attributes that filters can test, with what they hold."""
+        return self._columns.types()
 
     async def eligible(self, wanted: Filter | None, field: str = "filter") -> Eligibility | None:
         """What the rules and a filter at `field` of the request leave; None for everything.
