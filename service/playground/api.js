@@ -44,7 +44,6 @@ const id = encodeURIComponent;
 export const bundle = () => call("GET", "/v1/bundle");
 export const models = () => call("GET", "/v1/models");
 export const history = (user) => call("GET", `/v1/users/${id(user)}/history`);
-export const profile = (user) => call("GET", `/v1/users/${id(user)}/profile`);
 export const storeProfile = (user, values) => call("PUT", `/v1/users/${id(user)}/profile`, { profile: values });
 export const forget = (user) => call("DELETE", `/v1/users/${id(user)}`);
 export const item = (name) => call("GET", `/v1/items/${id(name)}`);

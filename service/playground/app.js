@@ -43,7 +43,7 @@ async function ask() {
 function draw(given) {
   shown = given;
   by("answers").removeAttribute("aria-busy");
-  answers.show(by("answers"), given, { act, exclude, failed });
+  answers.show(by("answers"), given, { act, exclude, failed, invent: () => by("invent").click() });
 }
 
 async function act(item, request) {

@@ -23,16 +23,16 @@ export function show() {
   const mode = (name) => h("button", { type: "button", "aria-pressed": String(state.mode === name), onclick: () => change(() => (state.mode = name)) }, t(name));
   const compare = h("input", { type: "checkbox", id: "compare", onchange: (event) => change(() => turn(event.target.checked)) });
   compare.checked = state.compare;
-  fill(by("modes"), mode("recommend"), mode("search"), h("label", { class: "check" }, compare, t("compare")));
+  fill(by("modes"), mode("recommend"), mode("search"), h("label", { class: "check" }, compare, t("compare")),
+    h("button", { class: "primary", form: "ask" }, t("ask")));
   by("modes").setAttribute("aria-label", t("question"));
-  fill(by("ask"), state.mode === "search" && words(), h("div", { class: "sides" }, sides().map(side)), excluded(),
-    h("button", { class: "primary", id: "ask-now" }, t("ask")));
+  fill(by("ask"), state.mode === "search" && words(), settings(), excluded());
 }
 
 function change(work) {
   work();
   show();
-  if (state.mode === "recommend" || state.query) ask();
+  ask();
 }
 
 function turn(on) {
@@ -46,6 +46,12 @@ function words() {
   return h("label", {}, t("query"), h("input", { id: "query", type: "search", value: state.query, required: true, autocomplete: "off", oninput: (event) => (state.query = event.target.value) }));
 }
 
+/** Folded away at first where there is little room. */
+function settings() {
+  const open = by("settings")?.open ?? matchMedia("(min-width: 821px)").matches;
+  return h("details", { id: "settings", open }, h("summary", {}, t("settings")), h("div", { class: "sides" }, sides().map(side)));
+}
+
 function side(name) {
   const of = (state.settings[name] ??= fresh(state.bundle));
   const put = (key) => (value) => {
@@ -53,7 +59,7 @@ function side(name) {
     if (state.mode === "recommend" || state.query) ask();
   };
   const searching = state.mode === "search";
-  return h("fieldset", { id: `settings-${name}` }, h("legend", {}, t("settingsOf", name)),
+  return h("fieldset", { id: `settings-${name}` }, h("legend", { class: state.compare ? "" : "unseen" }, t("settingsOf", name)),
     h("div", { class: "grid" },
       number(t("k"), of.k, 1, state.bundle.max_k, put("k")),
       number(t("beamWidth"), of.beam_width, 1, state.bundle.max_k, put("beam_width")),

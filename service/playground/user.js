@@ -96,10 +96,12 @@ export async function show() {
   fill(list, state.history.length
     ? state.history.map((event, i) => h("li", {},
       h("span", { class: "title" }, names[i]),
-      h("span", { class: "dim" }, h("span", { class: `type ${event.type}` }, typed(event.type)), " ", new Date(event.timestamp).toLocaleString())))
+      h("span", { class: "dim" }, h("span", { class: `type ${event.type}` }, typed(event.type)), " ", moment(event.timestamp))))
     : h("li", { class: "dim empty" }, t("noHistory")));
   list.scrollTop = list.scrollHeight;
 }
+
+const moment = (time) => new Date(time).toLocaleString(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
 
 async function find() {
   const { items } = await api.items(by("find-query").value.trim(), FOUND);
