@@ -57,6 +57,11 @@ bench: $(VENV)/.installed-dev
 docker-check: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.docker.build $(BUILD)
 
+# The pictures of docs/playground.md, in Debian's chromium.
+.PHONY: screenshots
+screenshots: $(VENV)/.installed-dev $(VENV)/.installed-system
+	$(BIN)/python -m tests.browser.screenshots
+
 clean:
 	rm -rf $(VENV) .sidrec bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
