@@ -5,12 +5,12 @@ as a recommendation. Where the engine fails there is nothing to fall back to, so
 """
 
 from dataclasses import dataclass
-from time import perf_counter
 
 from model_store.bundle import Bundle
 from service.answer import Answer, Ask
 from service.engine import Engine
 from service.recommender import Recommender
+from service.run import Run
 from service.title_prompts import LONGEST_TITLE, Purpose, TitlePrompts
 
 
@@ -48,9 +48,10 @@ class Titles:
 
         Raises `NotTrained` and `EngineError`.
         """
-        began = perf_counter()
-        prompt = self._prompts.ask_title(sid)
-        tokens = await self._engine.generate(prompt, LONGEST_TITLE)
-        total = round((perf_counter() - began) * 1000, 3)
+        run = Run()
+        with run.stage("prompt"):
+            prompt = self._prompts.ask_title(sid)
+        with run.stage("text"):
+            tokens = await self._engine.generate(prompt, LONGEST_TITLE)
         complete = len(tokens) < LONGEST_TITLE
-        return Description(self._prompts.text(tokens), complete, {"total": total})
+        return Description(self._prompts.text(tokens), complete, run.timing_ms())

@@ -1,8 +1,8 @@
 """What answers are made of."""
 
 from collections import Counter as Counted
-from collections.abc import Callable
-from typing import get_args
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -20,6 +20,13 @@ class AnswerMetrics:
             "sidrec_stage_seconds",
             "Time of a stage of a recommendation",
             ("stage",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._titles = Histogram(
+            "sidrec_title_stage_seconds",
+            "Time of a stage of a search by words, or of an item's description",
+            ("task", "stage"),
             buckets=SECONDS,
             registry=registry,
         )
@@ -108,6 +115,11 @@ class AnswerMetrics:
         self._cached.inc(answer.cached)
         for stage, ms in answer.timing_ms.items():
             self._stages.labels(stage).observe(ms / 1000)
+
+    def titles(self, task: Literal["search", "describe"], timing_ms: Mapping[str, float]) -> None:
+        """Items were found by words, or words for an item."""
+        for stage, ms in timing_ms.items():
+            self._titles.labels(task, stage).observe(ms / 1000)
 
     def events(self, accepted: int, duplicates: int) -> None:
         """Events were acknowledged."""

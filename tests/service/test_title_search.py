@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from model_store.bundle import Bundle
 from model_store.sid import Eligibility
 from service.engine import Query, create_engine
 from service.title_prompts import LONGEST_TITLE, TitlePrompts
 from tests.service.conftest import MakeClient
+from tests.service.test_metrics import scrape, value
 from tests.service.test_refusals import refused
 from tests.service.titled import titled_bundle
 
@@ -88,7 +91,7 @@ def test_a_description(client: TestClient, titled: Bundle) -> None:
     assert (answer["item_id"], answer["sid"]) == ("item-3", titled.sids[row])
     assert answer["title"] == "Title 3 标题"
     assert answer["text"]
-    assert list(answer["timing_ms"]) == ["total"]
+    assert list(answer["timing_ms"]) == ["prompt", "text", "total"]
     assert isinstance(answer["complete"], bool)
     assert client.get("/v1/items/item-3/describe").json()["text"] == answer["text"]
 
@@ -146,3 +149,17 @@ def test_an_engine_in_trouble(make_client: MakeClient, titled: Bundle) -> None:
     ):
         problem = refused(response, 503)
         assert problem["type"] == "urn:sidrec:problem:engine-error"
+
+
+def test_log_and_metrics_know_them(client: TestClient) -> None:
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        search(client, query="Title 7")
+        client.get("/v1/items/item-3/describe")
+    requests = [one for one in lines if one["event"] == "request"]
+    for said, stage in zip(requests, ("items", "text"), strict=True):
+        assert said["version"] == "tiny/1"
+        assert said["timing_ms"][stage] <= said["timing_ms"]["total"] <= said["duration_ms"]
+    samples = scrape(client)
+    for task, stage in (("search", "search"), ("search", "total"), ("describe", "text")):
+        assert value(samples, "title_stage_seconds_count", task=task, stage=stage) == 1
+    assert value(samples, "stage_seconds_count", stage="total") == 0
