@@ -4,7 +4,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from service.engine.torch.weights import Affine
 
@@ -55,15 +55,15 @@ class Packed:
 
     def __call__(self, x: Tensor) -> Tensor:
         result: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, "none", [], ""
+            _padded(x), self._weight, self._bias, "none", [], ""
         )
-        return result
+        return result[: len(x)]
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         result: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
-            x, residual, self._weight, self._bias, "add"
+            _padded(x), _padded(residual), self._weight, self._bias, "add"
         )
-        return result
+        return result[: len(x)]
 
 
 class Int8:
@@ -78,6 +78,7 @@ class Int8:
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
+        rows, x = len(x), _padded(x)
         size = x.abs().amax(dim=1, keepdim=True).clamp_(min=_TINY)
         # The operator knows one scale for all rows, so they are brought to the same size.
         quantized = (x * (127 / size)).round_().add_(128).to(torch.uint8)
@@ -85,8 +86,21 @@ class Int8:
             *(quantized, 1 / 127, 128, self._weight, self._scale, self._zero, None),
             *(1.0, 0, torch.float32, "none", [], ""),
         )
-        result.mul_(size)
+        result = result.mul_(size)[:rows]
         return result if self._bias is None else result.add_(self._bias)
 
     def added_to(self, residual: Tensor, x: Tensor) -> Tensor:
         return self(x).add_(residual)
+
+
+def rounded(rows: int) -> int:
+    """The next of eight numbers between two powers of two: an eighth more at most."""
+    step = 1 << max(0, rows.bit_length() - 4)
+    return -(-rows // step) * step
+
+
+def _padded(x: Tensor) -> Tensor:
+    """With rows of zeros up to a number that comes often: oneDNN makes a program for each number of
+    rows that it sees, and keeps it."""
+    more = rounded(len(x)) - len(x)
+    return pad(x, (0, 0, 0, more)) if more else x
