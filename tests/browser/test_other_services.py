@@ -47,7 +47,9 @@ def test_two_versions_side_by_side(open_page: Open, tmp_path: Path) -> None:
         # Its prompts say nothing of titles.
         page.get_by_role("button", name="Search", exact=True).click()
         expect(page.locator(".ranked")).to_have_count(0)
-        expect(page.get_by_text("This bundle cannot be searched in words: bundle shop 2")).to_be_visible()
+        expect(
+            page.get_by_text("This bundle cannot be searched in words: bundle shop 2")
+        ).to_be_visible()
 
 
 def test_it_can_be_left_out() -> None:
