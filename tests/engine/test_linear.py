@@ -44,7 +44,7 @@ def test_memory_does_not_grow_with_every_number_of_rows(kind: type[Packed] | typ
         before = psutil.Process().memory_info().rss
         for rows in counts:
             product(torch.randn(rows, 256))
-        return (psutil.Process().memory_info().rss - before) / 2**20
+        return float(psutil.Process().memory_info().rss - before) / 2**20
 
     used(range(1, 1024, 8))
     # By itself each of these would take some ten or hundred kilobytes.
