@@ -46,7 +46,7 @@ from service.client.errors import (
     Unreachable,
 )
 from service.client.recommender import Recommender
-from service.client.wants import Ask, Change, Event, NamedAsk, SearchAsk, SimilarAsk
+from service.client.wants import Ask, Change, Event, NamedAsk, SearchAsk, SimilarAsk, Version
 
 __all__ = [
     "ArmName",
@@ -89,4 +89,5 @@ __all__ = [
     "Unreachable",
     "UserHistory",
     "UserProfile",
+    "Version",
 ]

@@ -27,6 +27,13 @@ class SimilarAsk(_Search, total=False):
     scene: str
 
 
+class Version(TypedDict):
+    """A version of a bundle that the service has loaded."""
+
+    name: str
+    version: int
+
+
 class Ask(_Search, total=False):
     """What a recommendation may be like, and what is known of the user beside what is stored."""
 
@@ -35,6 +42,7 @@ class Ask(_Search, total=False):
     profile: Mapping[str, str]
     deadline_ms: int
     exclude_seen: Literal["nothing", "purchased", "history"]
+    bundle: Version
 
 
 class NamedAsk(Ask, total=False):
