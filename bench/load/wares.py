@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from bench.connection import Connection, NotServing, said
 
-_PAGE = 100
+_PAGE = 200
 _MOST_VALUES = 20
 _RAREST = 0.005
 _NOT_FILTERED = {"item_id", "title", "sid", "popularity", "and", "or", "not"}
@@ -55,7 +55,7 @@ def from_file(path: Path) -> Wares:
 
 
 def from_service(url: str, key: str | None, most: int) -> Wares:
-    """From `GET /v1/items`, `most` of them. Raises `NotServing` where they cannot be had."""
+    """From `GET /v1/items`, the first `most`. Raises `NotServing` where they cannot be had."""
     rows: list[dict[str, Any]] = []
     for item in _listed(url, key):
         rows.append({"item_id": item["item_id"], **item["attributes"]})

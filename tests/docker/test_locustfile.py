@@ -11,7 +11,7 @@ import pytest
 
 from bench.served import served
 from tests.system import missing
-from tests.tiny import make_bundle, random_items, write_items
+from tests.tiny import make_bundle, random_items
 
 FILE = Path(__file__).parents[2] / "docker" / "load" / "locustfile.py"
 
@@ -26,14 +26,12 @@ def locust() -> list[str]:
 
 
 def test_its_users_are_served(locust: list[str], tmp_path: Path) -> None:
-    items = random_items(60, (5, 5))
-    bundle = make_bundle(tmp_path, items)
-    listed = write_items(items, tmp_path / "items.jsonl")
+    bundle = make_bundle(tmp_path, random_items(60, (5, 5)))
     with served(bundle.path, 1, {"engine": "fake"}) as one:
         done = subprocess.run(
             [
                 *(*locust, "--host", one.url, "--users", "8", "--spawn-rate", "8"),
-                *("--run-time", "4s", "--think", "0.1", "--items", str(listed)),
+                *("--run-time", "4s", "--think", "0.1"),
                 *("--known-users", "10", "--event-share", "0.4"),
                 *("--csv", str(tmp_path / "found")),
             ],

@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from bench.load.command import milliseconds, share
+from bench.load.wares import from_file, from_service
 from bench.served import served
 from model_store.bundle import Bundle
 from service.cli import cli
@@ -43,8 +44,10 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "reports" / "load.html"
 
 
-def load(url: str, items: Path, out: Path, *arguments: object) -> Result:
-    options = ["--items", items, "--out", out, "--users", 20, *arguments]
+def load(url: str, items: Path | None, out: Path, *arguments: object) -> Result:
+    """Clicks what the service lists, or `items`."""
+    listed = [] if items is None else ["--items", items]
+    options = [*listed, "--out", out, "--users", 20, *arguments]
     return CliRunner().invoke(cli, ["load", url, *map(str, options)])
 
 
@@ -90,11 +93,18 @@ def test_what_it_reports_is_what_the_service_saw(url: str, items: Path, out: Pat
     assert 2.5 < sum(window["seconds"] for window in found["windows"]) < 3.5
 
 
-def test_limits_that_are_broken_end_it_with_1_and_are_named(
-    url: str, items: Path, out: Path
-) -> None:
+def test_what_the_service_lists_is_what_its_file_has(url: str, items: Path) -> None:
+    listed, filed = from_service(url, None, 1000), from_file(items)
+    assert len(listed.items) == 200  # of two pages
+    assert set(listed.items) == set(filed.items)
+    assert listed.items[0] == filed.items[0]
+    assert listed.filters == filed.filters
+    assert len(from_service(url, None, 7).items) == 7
+
+
+def test_limits_that_are_broken_end_it_with_1_and_are_named(url: str, out: Path) -> None:
     result = load(
-        *(url, items, out, "--from", 20, "--to", 60, "--steps", 3, "--seconds", 0.7),
+        *(url, None, out, "--from", 20, "--to", 60, "--steps", 3, "--seconds", 0.7),
         *("--warm-up", 0, "--p50", "0.001ms", "--p99", "20s", "--read-only"),
     )
     assert result.exit_code == 1
