@@ -12,7 +12,7 @@ from tests.system import program
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     path = program("chromium")
     with sync_playwright() as playwright:
@@ -22,7 +22,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo() -> Iterator[str]:
     """The URL of a service with the demo bundle and the engine that serves it."""
     with served(None, 1, {}) as one:
