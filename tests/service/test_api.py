@@ -340,6 +340,7 @@ def test_documentation(client: TestClient) -> None:
         "/v1/experiments/{name}/users/{user_id}",
         "/v1/experiments/{name}/report",
         "/v1/experiments/{name}/report.html",
+        "/v1/bundle",
         "/livez",
         "/readyz",
         "/metrics",
