@@ -5,6 +5,7 @@
 #   api_key               a key to ask with: read and write
 #   admin_key             a key for models and experiments
 #   metrics_key           Prometheus' own
+#   load_key              that of tests of load
 #   keys/keys.toml        the service's file: their digests
 #   redis.env, valkey.conf, redis_password    one password, as each of its readers wants it
 #   grafana_password      of Grafana's user admin
@@ -31,6 +32,7 @@ key() { # FILE NAME SCOPES
 key api_key shop '"read", "write"'
 key admin_key operator '"admin"'
 key metrics_key prometheus '"metrics"'
+key load_key load '"read", "write", "metrics"'
 
 if [ ! -e redis_password ]; then
     password=$(random)

