@@ -6,6 +6,7 @@ files are looked at all the time. Saturation is that of the same mix with the sa
 that has just come remembers nobody's prompt, and is slower.
 """
 
+import json
 import tempfile
 import threading
 import time
@@ -56,6 +57,9 @@ def soak(
     away: Annotated[float, typer.Option(help="Seconds without Redis each time.")] = 5,
     sample: Annotated[float, typer.Option(help="Seconds between looks at memory.")] = 2,
     saturate: Annotated[float, typer.Option(help="Seconds at saturation, to measure it.")] = 60,
+    prefix_mb: Annotated[
+        int, typer.Option(help="For prompts, so little that it is full soon.")
+    ] = 32,
     in_flight: InFlight = DEFAULT_IN_FLIGHT,
     users: Crowd = DEFAULT_CROWD,
     engine: Annotated[str, typer.Option(help="torch or fake.")] = "torch",
@@ -66,11 +70,14 @@ def soak(
     settings = {k: v for k, v in locals().items() if k != "out"}
     loaded = shapes.load("demo", bundle)
     seconds = minutes * 60
+    options = {"engine": engine}
+    if engine == "torch":
+        options["engine_options"] = json.dumps({"prefix_bytes": prefix_mb << 20})
     try:
         with tempfile.TemporaryDirectory(prefix="sidrec-soak-") as root:
             sids = two_versions(loaded, Path(root))
             console.print("starting the service …")
-            with served(None, threads, {"store": root, "engine": engine}) as one:
+            with served(None, threads, options | {"store": root}) as one:
                 store_events(one.url, Users(shapes.popular(loaded), users).events())
                 given = (one.url, loaded.path, users, sids)
                 world = World(one)

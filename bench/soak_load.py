@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 _JSON = {"Content-Type": "application/json"}
 _TIMEOUT_S = 30.0
+_KEPT_S = 2.0
 _READERS = 4
 
 
@@ -175,7 +176,8 @@ async def _lost(session: aiohttp.ClientSession, work: Work) -> list[str]:
 
 async def _with_session(url: str, run: Callable[[aiohttp.ClientSession], Awaitable[T]]) -> T:
     # No limit of connections: a request that waits for one would not be on the wire when due.
-    connections = aiohttp.TCPConnector(limit=0)
+    # One that is idle is given up before the service does, or a request could meet its closing.
+    connections = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_S)
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     async with aiohttp.ClientSession(url, connector=connections, timeout=timeout) as session:
         return await run(session)

@@ -77,6 +77,8 @@ class Work:
         self._writers = [f"soak-{number}" for number in range(_WRITERS)]
         self._next_writer = count(_WRITERS)
         self._sent: dict[str, int] = defaultdict(int)
+        # The first ones leave one after the other, so that histories are as long at any time.
+        self._most = {w: self._chance.randrange(_PER_WRITER) for w in self._writers}
         table = bundle.catalogue.table
         rows = table.slice(0, _POOL).to_pylist()
         self._titles = [str(row["title"]) for row in rows]
@@ -148,7 +150,7 @@ class Work:
         user = self._writers[place]
         first = self._sent[user]
         self._sent[user] += _AT_ONCE
-        if self._sent[user] >= _PER_WRITER:
+        if self._sent[user] >= self._most.get(user, _PER_WRITER):
             self._writers[place] = f"soak-{next(self._next_writer)}"
         events = [
             {

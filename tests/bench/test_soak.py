@@ -29,7 +29,7 @@ def test_a_short_soak(measure: Measure) -> None:
     assert found["broken"] == []
     assert row["swaps"] + row["swaps_refused"] >= 3
     assert row["swaps"] >= 1
-    assert (row["killed"], row["shut_down"]) >= (1, 1)
+    assert min(row["killed"], row["shut_down"]) >= 1
     assert row["acknowledged"] > 10
     assert row["lost"] == 0
     assert row["requests"] == sum(row["kinds"].values()) == sum(row["outcomes"].values())
