@@ -60,6 +60,7 @@ def soak(
     prefix_mb: Annotated[
         int, typer.Option(help="For prompts, so little that it is full soon.")
     ] = 32,
+    max_wait_ms: Annotated[int, typer.Option(help="SIDREC_MAX_WAIT_MS of the service.")] = 5000,
     in_flight: InFlight = DEFAULT_IN_FLIGHT,
     users: Crowd = DEFAULT_CROWD,
     engine: Annotated[str, typer.Option(help="torch or fake.")] = "torch",
@@ -77,7 +78,9 @@ def soak(
         with tempfile.TemporaryDirectory(prefix="sidrec-soak-") as root:
             sids = two_versions(loaded, Path(root))
             console.print("starting the service …")
-            with served(None, threads, options | {"store": root}) as one:
+            with served(
+                None, threads, options | {"store": root, "max_wait_ms": max_wait_ms}
+            ) as one:
                 store_events(one.url, Users(shapes.popular(loaded), users).events())
                 given = (one.url, loaded.path, users, sids)
                 world = World(one)
