@@ -129,11 +129,11 @@ def even(phases: Sequence[tuple[float, float]]) -> list[float]:
 
 def poisson(phases: Sequence[tuple[float, float]], rng: np.random.Generator) -> list[float]:
     """When requests are due that come independently of one another; `phases` as in `even`, in each
-    of which so many come on average."""
+    of which as many come as in an even one: a Poisson process, given how many there are."""
     due: list[float] = []
     start = 0.0
     for rate, seconds in phases:
-        moments = rng.uniform(0, seconds, rng.poisson(rate * seconds))
+        moments = rng.uniform(0, seconds, round(rate * seconds))
         due += (start + np.sort(moments)).tolist()
         start += seconds
     return due

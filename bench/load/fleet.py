@@ -77,7 +77,7 @@ class Fleet:
         begins = time.perf_counter() + _AHEAD_S
         name = f"{self._name}-{self._runs}"
         tasks = [
-            Task(self._target, steps, begins, name, number, self._processes)
+            Task(self._target, steps, begins, name, self._runs, number, self._processes)
             for number in range(self._processes)
         ]
         running = [self._pool.submit(work, task) for task in tasks]

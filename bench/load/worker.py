@@ -59,13 +59,14 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Task:
     """The `number`th of `of` equal shares of `steps`, from `begins` on by the clock that all
-    processes of a machine share (`time.perf_counter`). `run` is another one for each of a target's
-    runs."""
+    processes of a machine share (`time.perf_counter`). `turn` counts a target's runs, `run` is of no
+    other run that the service ever sees."""
 
     target: Target
     steps: Sequence[Step]
     begins: float
     run: str
+    turn: int
     number: int
     of: int
 
@@ -95,7 +96,7 @@ def work(task: Task) -> Done:
         target.crowd(), target.wares.filters, target.mix, seed=f"{target.seed}-{name}", name=name
     )
     phases = [(step.rate / task.of, step.seconds) for step in task.steps]
-    rng = np.random.default_rng([target.seed, task.number, len(task.steps)])
+    rng = np.random.default_rng([target.seed, task.turn, task.number])
     due = even(phases) if target.even else poisson(phases, rng)
     sender = _Sender(task, traffic)
     cpu = time.process_time()

@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
-from bench.http_load import closed_loop, open_loop
+from bench.http_load import closed_loop, even, open_loop, poisson
 
 SERVICE_S = 0.02
 BODIES = [b'{"user_id": "1"}', b'{"user_id": "2"}']
@@ -101,3 +102,13 @@ def test_what_is_not_a_models_answer_is_counted(server: SlowServer) -> None:
 def test_nobody_is_there() -> None:
     found = open_loop("http://127.0.0.1:9", BODIES, 100, 0.05)
     assert (found.outcomes, found.failed) == ({"unreachable": 5}, 5)
+
+
+def test_random_arrivals_are_as_many_as_even_ones_and_differ() -> None:
+    phases = [(10.0, 2.0), (40.0, 1.0)]
+    due = [poisson(phases, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert due[0] == due[1] != due[2]
+    for moments in due:
+        assert moments == sorted(moments)
+        assert [moment < 2 for moment in moments].count(True) == 20
+        assert len(moments) == len(even(phases)) == 60
