@@ -59,8 +59,8 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Task:
     """The `number`th of `of` equal shares of `steps`, from `begins` on by the clock that all
-    processes of a machine share (`time.perf_counter`). `turn` counts a target's runs, `run` is of no
-    other run that the service ever sees."""
+    processes of a machine share (`time.perf_counter`). `turn` counts a target's runs, `run` is the
+    name of no other run that the service ever sees."""
 
     target: Target
     steps: Sequence[Step]
