@@ -7,7 +7,7 @@ from typing import NoReturn
 import pytest
 
 # The program, and the Debian package that has it; requirements/system.txt lists the packages.
-_PACKAGES = {
+PACKAGES = {
     "chromium": "chromium",
     "redis-server": "redis-server",
     "nginx": "nginx-light",
@@ -15,6 +15,8 @@ _PACKAGES = {
     "promtool": "prometheus",
     "node": "nodejs",
     "curl": "curl",
+    "jq": "jq",
+    "redis-cli": "redis-tools",
 }
 
 
@@ -30,4 +32,4 @@ def program(name: str) -> str:
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if path is not None:
         return path
-    missing(f"{name} is missing: apt-get install {_PACKAGES[name]}")
+    missing(f"{name} is missing: apt-get install {PACKAGES[name]}")

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import _PACKAGES, program
+from tests.system import PACKAGES, program
 
 _LISTED = Path("requirements/system.txt").read_text().splitlines()
 
 
 def test_every_package_is_listed_for_make_test() -> None:
     listed = {line for line in _LISTED if line and not line.startswith("#")}
-    assert set(_PACKAGES.values()) == listed
+    assert set(PACKAGES.values()) == listed
 
 
-@pytest.mark.parametrize("name", sorted(_PACKAGES))
+@pytest.mark.parametrize("name", sorted(PACKAGES))
 def test_programs_start(name: str) -> None:
     flag = "-v" if name == "nginx" else "--version"
     subprocess.run([program(name), flag], check=True, capture_output=True)

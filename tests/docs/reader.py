@@ -16,7 +16,7 @@ import pytest
 from tests.docs.blocks import ROOT, Block
 from tests.docs.shell import Command, agrees, commands, simple_commands
 from tests.faults.processes import eventually, free_port
-from tests.system import program
+from tests.system import PACKAGES, program
 
 PATIENCE_S = 120
 _WRITTEN = ("localhost:8000", "127.0.0.1:8000")
@@ -71,6 +71,8 @@ class Reader:
 
     def _runs(self, block: Block, command: Command) -> None:
         calls = list(simple_commands(command.text))
+        for name in {call[0] for call in calls} & PACKAGES.keys():
+            program(name)
         if command.shown is None and any(call[:2] == ["sidrec", "serve"] for call in calls):
             self._serves(block, command.text)
             return
