@@ -73,7 +73,7 @@ class Calls:
         except TimeoutError:
             limit = self._patience.timeout_s
             raise TimedOut(f"{method} {path}: no answer within {limit:g} s") from None
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             raise Unreachable(f"{method} {path}: {error or type(error).__name__}") from error
         return _document(answer)
 
