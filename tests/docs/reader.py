@@ -78,7 +78,7 @@ class Reader:
             return
         text, shown = self._addressed(command.text), command.shown
         saves = f"trap '{{ export -p; echo cd \"$PWD\"; }} > {self._state}' EXIT"
-        script = f"set -a; source {self._state}; {saves}\n{text}\n"
+        script = f"{self._before()}{saves}\n{text}\n"
         # An error that a page shows is one that it wants; any other is not.
         more = {} if shown is not None else {"CURL_HOME": str(self._curl)}
         done = self._run(["bash", "-c", script], more)
@@ -103,7 +103,7 @@ class Reader:
         self._ends_serving()
         port = free_port()
         log = self._folder / "served.log"
-        script = f"set -a; source {self._state}; SIDREC_PORT={port}\n{text}"
+        script = f"{self._before()}SIDREC_PORT={port}\n{text}"
         with log.open("w") as output:
             self._served = process = subprocess.Popen(
                 ["bash", "-c", script],
@@ -134,9 +134,13 @@ class Reader:
     def _environment(self) -> dict[str, str]:
         # The programs of this environment, as if it were activated, and our code.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        more = {"SIDREC_URL": f"http://{self._address}"} if self._address else {}
         ours = {"PATH": path, "PYTHONPATH": str(ROOT), "SIDREC_THREADS": "1", "COLUMNS": "120"}
-        return dict(os.environ) | ours | more
+        return dict(os.environ) | ours
+
+    def _before(self) -> str:
+        """What the commands before have left: variables, the folder, and the service of now."""
+        url = f"SIDREC_URL=http://{self._address}; " if self._address else ""
+        return f"set -a; source {self._state}; {url}"
 
     def _addressed(self, text: str) -> str:
         """The text with the address of the service in place of the one that pages name."""
