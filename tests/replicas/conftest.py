@@ -1,5 +1,6 @@
 """One cluster for all tests that leave it whole."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,8 @@ def cluster(own_cluster: RedisCluster) -> Iterator[RedisCluster]:
     own_cluster.empty()
     yield own_cluster
     for node in own_cluster.nodes:
-        if not node.runs:
+        if node.runs:
+            node.signal(signal.SIGCONT)
+        else:
             node.start()
     eventually(own_cluster.whole, 60)

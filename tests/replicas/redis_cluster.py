@@ -91,6 +91,15 @@ class RedisCluster:
     def empty(self) -> None:
         for node in self.primaries():
             node.command("FLUSHALL")
+        eventually(self.caught_up)
+
+    def caught_up(self) -> bool:
+        """Whether every primary has a replica that says it has all of it."""
+        roles = [self.role(node) for node in self.primaries()]
+        return all(
+            any(int(offset) == reached for *_, offset in followers)
+            for _, reached, followers in roles
+        )
 
     @staticmethod
     def _known(node: Redis) -> list[str]:

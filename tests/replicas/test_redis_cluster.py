@@ -125,6 +125,7 @@ async def test_a_primary_ends_and_its_replica_takes_over(
 ) -> None:
     for number, user in enumerate(USERS):
         assert await history.append([stored(number, user=user)]) == [0]
+    eventually(cluster.caught_up)  # who ends before that takes events along
     gone = cluster.primary_of(USERS[0])
     others = [user for user in USERS if cluster.primary_of(user) is not gone]
     assert others
