@@ -9,9 +9,8 @@ from typing import Any
 import redis.exceptions
 
 from service.errors import HistoryUnavailable, SidrecError
-from service.redis_client import RedisClient, Server
-from service.redis_cluster import Cluster
-from service.redis_command import Command
+from service.redis_client import RedisClient
+from service.redis_command import Command, raised
 from service.spans import redis_span
 
 Call = tuple[Sequence[str], Sequence[str]]
@@ -30,7 +29,7 @@ async def send(
     `kept`: these are writes that will be acknowledged, for which the client may have to wait until
     replicas have them too. Raises the first exception among the answers.
     """
-    return _raised(await _answers(client, commands, kept))
+    return raised(await client.pipelined(commands, kept=kept))
 
 
 class Script:
@@ -45,7 +44,7 @@ class Script:
     ) -> list[Any]:
         """Run all calls, as `send` does commands."""
         commands = [_command("EVALSHA", self._digest, call) for call in calls]
-        answers = await _answers(client, commands, kept)
+        answers = await client.pipelined(commands, kept=kept)
         unknown = [
             position
             for position, answer in enumerate(answers)
@@ -54,37 +53,15 @@ class Script:
         if unknown:
             # EVAL also teaches the script, to just the nodes of a cluster that lack it.
             again = [_command("EVAL", self._text, calls[position]) for position in unknown]
-            for position, answer in zip(unknown, await _answers(client, again, kept), strict=True):
+            taught = await client.pipelined(again, kept=kept)
+            for position, answer in zip(unknown, taught, strict=True):
                 answers[position] = answer
-        return _raised(answers)
+        return raised(answers)
 
 
 def _command(name: str, script: str, call: Call) -> Command:
     keys, arguments = call
     return Command(keys[0], (name, script, len(keys), *keys, *arguments))
-
-
-async def _answers(client: RedisClient, commands: Sequence[Command], kept: bool) -> list[Any]:
-    """Exceptions stand in their places."""
-    if isinstance(client, Cluster):
-        return await client.pipelined(commands, kept=kept)
-    copies = client.copies if kept and isinstance(client, Server) else None
-    async with client.pipeline(transaction=False) as pipeline:
-        for command in commands:
-            pipeline.execute_command(*command.words, **command.options)
-        if copies is None or not copies.replicas:
-            return list(await pipeline.execute(raise_on_error=False))
-        pipeline.execute_command(*copies.command)
-        *answers, copied = await pipeline.execute(raise_on_error=False)
-    refusal = copies.refusal(copied)
-    return [a if refusal is None or isinstance(a, Exception) else refusal for a in answers]
-
-
-def _raised(answers: list[Any]) -> list[Any]:
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Clients of Redis that fit a latency budget: of one server, or of a cluster."""
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from service.redis_cluster import Address, Cluster
-from service.redis_command import ONE, Copies
+from service.redis_command import ONE, Command, Copies
 
 _CLUSTER = "+cluster"
 _PORT = 6379
@@ -21,8 +22,20 @@ class Server(Redis):
 
     copies: Copies = ONE
 
+    async def pipelined(self, commands: Sequence[Command], *, kept: bool) -> list[Any]:
+        """The answers in the same order, exceptions in their place. `kept`: as `copies` say."""
+        wait = kept and self.copies.replicas > 0
+        async with self.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command.words, **command.options)
+            if wait:
+                pipeline.execute_command(*self.copies.command)
+            answers = list(await pipeline.execute(raise_on_error=False))
+        refusal = self.copies.refusal(answers.pop()) if wait else None
+        return [a if refusal is None or isinstance(a, Exception) else refusal for a in answers]
 
-RedisClient = Redis | Cluster
+
+RedisClient = Server | Cluster
 
 
 def connect_any(

@@ -16,7 +16,7 @@ import redis.exceptions
 from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode, PipelineCommand
 
-from service.redis_command import Command, Copies
+from service.redis_command import Command, Copies, raised
 
 Address = tuple[str, int]
 
@@ -85,17 +85,16 @@ class Cluster(RedisCluster):
     async def ping(self, **_: Any) -> bool:
         """Whether every primary answers; raises what kept one from it."""
         await self.initialize()
-        pings = [Command("", ("PING",)) for _ in self.get_primaries()]
+        primaries = self.get_primaries()
+        pings = [Command("", ("PING",))] * len(primaries)
         answers: list[Any] = [None] * len(pings)
         await asyncio.gather(
             *(
                 self._ask(node, pings, [position], answers, kept=False, asking=False)
-                for position, node in enumerate(self.get_primaries())
+                for position, node in enumerate(primaries)
             )
         )
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
+        raised(answers)
         return True
 
     def _shares(

@@ -43,3 +43,11 @@ ONE = Copies()
 
 class TooFewCopies(redis.exceptions.RedisError):
     """A write was done, but fewer replicas have it than one has to wait for."""
+
+
+def raised(answers: list[Any]) -> list[Any]:
+    """The answers. Raises the first exception among them."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers

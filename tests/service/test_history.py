@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import cast
 
 import pytest
 import redis.exceptions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from service.errors import HistoryUnavailable, InvalidInput
 from service.history import Event, History, Known, keys
-from service.redis_client import connect, connect_any
+from service.redis_client import Server, connect, connect_any
 from service.redis_server import EmbeddedRedis
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -32,14 +32,14 @@ EXAMPLES = settings(
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
+async def client(redis_url: str) -> AsyncIterator[Server]:
     client = connect(redis_url, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS)
     yield client
     await client.aclose()
 
 
 @pytest.fixture
-def history(client: Redis) -> History:
+def history(client: Server) -> History:
     return History(client, limit=LIMIT)
 
 
@@ -104,7 +104,7 @@ def deliveries(draw: st.DrawFn, events: Sequence[Event]) -> list[list[Event]]:
 @EXAMPLES
 @given(data=st.data())
 async def test_any_delivery_of_the_same_events_gives_the_same_history(
-    client: Redis, history: History, data: st.DataObject
+    client: Server, history: History, data: st.DataObject
 ) -> None:
     await client.flushall()
     events = data.draw(event_sets())
@@ -118,7 +118,7 @@ async def test_any_delivery_of_the_same_events_gives_the_same_history(
 @EXAMPLES
 @given(data=st.data())
 async def test_the_new_events_are_what_a_batch_added(
-    client: Redis, history: History, data: st.DataObject
+    client: Server, history: History, data: st.DataObject
 ) -> None:
     await client.flushall()
     batches = data.draw(deliveries(data.draw(event_sets())))
@@ -134,7 +134,7 @@ async def test_the_new_events_are_what_a_batch_added(
         kept = after
 
 
-async def test_many_writers_at_once_agree_with_the_model(client: Redis) -> None:
+async def test_many_writers_at_once_agree_with_the_model(client: Server) -> None:
     history = History(client, limit=40)
     chance = random.Random(7)
     users = [f"user-{number}" for number in range(5)]
@@ -145,7 +145,7 @@ async def test_many_writers_at_once_agree_with_the_model(client: Redis) -> None:
     assert await contents(history, users) == expected
 
 
-async def test_writers_that_race_count_each_event_once(client: Redis) -> None:
+async def test_writers_that_race_count_each_event_once(client: Server) -> None:
     history = History(client, limit=1000)
     batch = [event(number) for number in range(50)]
     counts = await asyncio.gather(*(history.append(batch) for _ in range(20)))
@@ -173,7 +173,7 @@ async def test_a_late_event_takes_its_place(history: History) -> None:
     assert (await history.read("u")).events == [event(1), event(2), event(3)]
 
 
-async def test_a_smaller_limit_holds_at_once(client: Redis, history: History) -> None:
+async def test_a_smaller_limit_holds_at_once(client: Server, history: History) -> None:
     await history.append([event(number) for number in range(LIMIT)])
     smaller = History(client, limit=2)
     assert (await smaller.read("u")).events == [event(3), event(4)]
@@ -202,7 +202,7 @@ async def test_timestamps_that_cannot_be_kept_are_refused(
 
 
 async def test_a_client_that_decodes_works_too(redis_url: str) -> None:
-    async with Redis.from_url(redis_url, decode_responses=True) as client:
+    async with cast(Server, Server.from_url(redis_url, decode_responses=True)) as client:
         history = History(client)
         one = Event("é1", "ü", "中", "view", NOON)
         assert len(await history.append([one])) == 1
@@ -266,7 +266,7 @@ async def test_it_works_on_a_cluster(cluster_url: str, as_cluster: bool) -> None
 # Life of a history
 
 
-async def test_every_append_renews_the_time_to_live(client: Redis) -> None:
+async def test_every_append_renews_the_time_to_live(client: Server) -> None:
     history = History(client, ttl=timedelta(hours=1))
     await history.append([event(1)])
     await history.put_profile("u", {"age": "old"})
@@ -278,7 +278,7 @@ async def test_every_append_renews_the_time_to_live(client: Redis) -> None:
         assert await client.pttl(key) > 3_590_000
 
 
-async def test_a_history_expires(client: Redis) -> None:
+async def test_a_history_expires(client: Server) -> None:
     history = History(client, ttl=timedelta(milliseconds=30))
     await history.append([event(1)])
     await asyncio.sleep(0.1)
@@ -287,7 +287,7 @@ async def test_a_history_expires(client: Redis) -> None:
     assert len(await history.append([event(1)])) == 1
 
 
-async def test_without_a_time_to_live_a_history_stays(client: Redis, history: History) -> None:
+async def test_without_a_time_to_live_a_history_stays(client: Server, history: History) -> None:
     await history.append([event(1)])
     await history.put_profile("u", {"age": "old"})
     await History(client, ttl=None).append([event(2)])
@@ -296,7 +296,7 @@ async def test_without_a_time_to_live_a_history_stays(client: Redis, history: Hi
     assert await client.ttl(keys("v").profile) == -1
 
 
-async def test_an_event_has_its_age(client: Redis) -> None:
+async def test_an_event_has_its_age(client: Server) -> None:
     now, age = datetime.now(UTC), timedelta(days=30)
     old, young = event(1, at=now - age - timedelta(hours=1)), event(2, at=now - timedelta(days=29))
     assert await History(client).append([old, young]) == [0, 1]
@@ -312,7 +312,7 @@ async def test_an_event_has_its_age(client: Redis) -> None:
     assert await client.keys("*") == []
 
 
-async def test_forget_leaves_nothing(client: Redis, history: History) -> None:
+async def test_forget_leaves_nothing(client: Server, history: History) -> None:
     await history.append([event(1), event(1, user="other")])
     for user in ("u", "other"):
         await history.put_profile(user, {"age": "old"})
@@ -323,7 +323,9 @@ async def test_forget_leaves_nothing(client: Redis, history: History) -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-async def test_losing_one_key_of_the_pair_heals(client: Redis, history: History, lost: int) -> None:
+async def test_losing_one_key_of_the_pair_heals(
+    client: Server, history: History, lost: int
+) -> None:
     """An eviction takes keys one by one."""
     await history.append([event(number) for number in range(LIMIT)])
     await client.delete(keys("u")[lost])
@@ -349,7 +351,7 @@ async def test_a_profile_is_kept_replaced_and_removed_beside_the_history(history
 
 @pytest.mark.parametrize("value", ["not ours", "5", "[1]"])
 async def test_a_foreign_profile_is_unavailable(
-    client: Redis, history: History, value: str
+    client: Server, history: History, value: str
 ) -> None:
     await client.set(keys("u").profile, value)
     with pytest.raises(HistoryUnavailable):
@@ -359,12 +361,12 @@ async def test_a_foreign_profile_is_unavailable(
 # Round trips
 
 
-async def round_trips(client: Redis) -> int:
+async def round_trips(client: Server) -> int:
     """How often the server read from a connection so far: a request in one packet is one read."""
     return int((await client.info("stats"))["total_reads_processed"])
 
 
-async def test_each_call_is_one_round_trip(client: Redis, history: History) -> None:
+async def test_each_call_is_one_round_trip(client: Server, history: History) -> None:
     users = [f"user-{number}" for number in range(20)]
     batch = [event(number, user=user) for number, user in enumerate(users)]
     await history.append(batch)
@@ -385,7 +387,7 @@ async def test_each_call_is_one_round_trip(client: Redis, history: History) -> N
 
 
 async def test_a_server_that_forgot_the_scripts_learns_them(
-    client: Redis, history: History
+    client: Server, history: History
 ) -> None:
     for number in range(3):
         await client.script_flush()
@@ -506,7 +508,7 @@ async def test_a_busy_pool_refuses_in_time(own_server: EmbeddedRedis) -> None:
             assert all(isinstance(answer, HistoryUnavailable) for answer in answers)
 
 
-async def test_a_server_without_memory_is_unavailable(client: Redis, history: History) -> None:
+async def test_a_server_without_memory_is_unavailable(client: Server, history: History) -> None:
     await history.append([event(1)])
     try:
         await client.config_set("maxmemory", "1")
@@ -532,21 +534,23 @@ async def test_a_read_only_replica_reads_and_does_not_write(own_server: Embedded
 
 
 @pytest.mark.parametrize("value", ["not ours", "5", "[1]", '["1","e","i","view"]', "[1e99,2,3,4]"])
-async def test_foreign_data_is_unavailable(client: Redis, history: History, value: str) -> None:
+async def test_foreign_data_is_unavailable(client: Server, history: History, value: str) -> None:
     await client.hset(keys("u")[0], "e1", value)
     with pytest.raises(HistoryUnavailable):
         await history.read("u")
 
 
 @pytest.mark.parametrize("position", [0, 1])
-async def test_a_foreign_key_is_unavailable(client: Redis, history: History, position: int) -> None:
+async def test_a_foreign_key_is_unavailable(
+    client: Server, history: History, position: int
+) -> None:
     await client.rpush(keys("u")[position], "x")
     with pytest.raises(HistoryUnavailable):
         await history.append([event(1)])
 
 
 async def test_one_users_broken_key_does_not_stop_the_others(
-    client: Redis, history: History
+    client: Server, history: History
 ) -> None:
     await client.rpush(keys("u")[0], "x")
     with pytest.raises(HistoryUnavailable):

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import Redis
 
 from model_store.bundle import Bundle
 from service.engine import Query
@@ -14,7 +13,7 @@ from service.history import History
 from service.holder import Holder, InService, Version
 from service.loading import Loader
 from service.popularity import Popularity
-from service.redis_client import connect
+from service.redis_client import Server, connect
 from service.settings import Settings
 from tests.service.conftest import PATIENT_MS
 
@@ -23,7 +22,7 @@ ONE, TWO = Version("shop", 1), Version("shop", 2)
 
 @pytest.fixture
 async def models(redis_url: str, versions: tuple[Bundle, Bundle]) -> AsyncIterator[list[InService]]:
-    client: Redis = connect(redis_url, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS)
+    client: Server = connect(redis_url, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS)
     history, popularity = History(client, limit=10), Popularity(client)
     loader = Loader(Settings(engine="fake"), history, popularity, client, EngineQueue())
     loaded = [await loader.load(bundle.path) for bundle in versions]

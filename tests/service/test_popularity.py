@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis.asyncio import Redis
 from redis.crc import key_slot
 from structlog.testing import capture_logs
 
@@ -21,7 +20,7 @@ from service import popularity
 from service.errors import HistoryUnavailable
 from service.history import Event
 from service.popularity import Popularity
-from service.redis_client import RedisClient, connect, connect_any
+from service.redis_client import RedisClient, Server, connect, connect_any
 from service.redis_server import EmbeddedRedis
 from tests.service.conftest import PATIENT_MS
 
@@ -33,7 +32,7 @@ Seen = tuple[Event, str | None]
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
+async def client(redis_url: str) -> AsyncIterator[Server]:
     client = connect(redis_url, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS)
     yield client
     await client.aclose()
@@ -81,7 +80,7 @@ arrivals = st.lists(
 )
 @given(arrivals=arrivals)
 async def test_counts_equal_the_plain_sum(
-    client: Redis, arrivals: list[tuple[str, float, str | None, str, int, float, bool]]
+    client: Server, arrivals: list[tuple[str, float, str | None, str, int, float, bool]]
 ) -> None:
     await client.flushall()
     processes = [counting(client), counting(client)]
@@ -108,7 +107,7 @@ async def test_counts_equal_the_plain_sum(
                 assert count == pytest.approx(expected[item], rel=1e-9, abs=2.0**-50)
 
 
-async def test_a_late_event_counts_for_less_and_the_future_for_no_more(client: Redis) -> None:
+async def test_a_late_event_counts_for_less_and_the_future_for_no_more(client: Server) -> None:
     counts = counting(client)
     counts.count(
         [seen("now", START), seen("hour", START - HOUR), seen("soon", START + 9 * HOUR)], now=START
@@ -118,7 +117,7 @@ async def test_a_late_event_counts_for_less_and_the_future_for_no_more(client: R
     assert dict(counts.top(None)) == pytest.approx({"now": 1, "soon": 1, "hour": 0.5})
 
 
-async def test_another_half_life_takes_over_what_is_there(client: Redis) -> None:
+async def test_another_half_life_takes_over_what_is_there(client: Server) -> None:
     counts = counting(client)
     counts.count([seen("a", START), seen("a", START), seen("b", START)], now=START)
     await counts.refresh(now=START)
@@ -130,7 +129,7 @@ async def test_another_half_life_takes_over_what_is_there(client: Redis) -> None
 
 
 async def test_it_stays_bounded_and_newcomers_get_in(
-    client: Redis, monkeypatch: pytest.MonkeyPatch
+    client: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(popularity, "KEPT", 20)
     monkeypatch.setattr(popularity, "WANTED", 5)
@@ -148,7 +147,7 @@ async def test_it_stays_bounded_and_newcomers_get_in(
     assert all(item.startswith("9-") for item in top[1:])
 
 
-async def test_nothing_lives_for_ever(client: Redis) -> None:
+async def test_nothing_lives_for_ever(client: Server) -> None:
     counts = counting(client)
     counts.count([seen("a", START, "home")], now=START)
     await counts.refresh(now=START)
@@ -158,7 +157,7 @@ async def test_nothing_lives_for_ever(client: Redis) -> None:
             assert await client.pttl(key) > 0
 
 
-async def test_a_refresh_is_one_round_trip(client: Redis) -> None:
+async def test_a_refresh_is_one_round_trip(client: Server) -> None:
     async def reads() -> int:
         return int((await client.info("stats"))["total_reads_processed"])
 
@@ -215,7 +214,7 @@ async def test_an_unknown_answer_is_repeated_and_counted_once(tmp_path: Path) ->
             assert dict(counts.top(None)) == pytest.approx({"a": 2, "b": 1})
 
 
-async def test_what_is_evicted_starts_anew(client: Redis) -> None:
+async def test_what_is_evicted_starts_anew(client: Server) -> None:
     counts = counting(client)
     for lost in ("counts", "scale"):
         await client.flushall()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from model_store.bundle import Bundle
@@ -21,7 +20,7 @@ from service.history import Event, History
 from service.popularity import Popularity
 from service.prompt import PromptBuilder
 from service.recommender import Recommender
-from service.redis_client import connect
+from service.redis_client import Server, connect
 from service.sources import Picks, popular_rows
 from tests.service.conftest import PATIENT_MS, SCENE_TEMPLATE
 from tests.tiny import make_bundle, random_items
@@ -41,14 +40,14 @@ def cold_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
+async def client(redis_url: str) -> AsyncIterator[Server]:
     client = connect(redis_url, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS)
     yield client
     await client.aclose()
 
 
 @pytest.fixture
-async def away() -> AsyncIterator[Redis]:
+async def away() -> AsyncIterator[Server]:
     """A Redis that is not there."""
     client = connect("redis://127.0.0.1:1", timeout_ms=200)
     yield client
@@ -67,7 +66,7 @@ def fake(cold_bundle: Bundle) -> Iterator[FakeEngine]:
         yield engine
 
 
-def recommender(bundle: Bundle, engine: Engine, client: Redis) -> Recommender:
+def recommender(bundle: Bundle, engine: Engine, client: Server) -> Recommender:
     return Recommender(bundle, engine, History(client), beam_width=20)
 
 
@@ -80,7 +79,7 @@ def why(answer: Answer) -> tuple[str, str | None]:
 
 
 async def test_a_stranger_is_asked_for_by_profile_and_scene(
-    cold_bundle: Bundle, engine: Engine, client: Redis
+    cold_bundle: Bundle, engine: Engine, client: Server
 ) -> None:
     asked = recommender(cold_bundle, engine, client)
     answer = await asked.recommend(Ask(k=10, user_id="nobody", profile=OLD, scene="home"))
@@ -107,14 +106,14 @@ async def test_a_stranger_is_asked_for_by_profile_and_scene(
     ],
 )
 async def test_the_model_is_asked_when_there_is_something_to_ask_by(
-    cold_bundle: Bundle, fake: FakeEngine, client: Redis, ask: Ask, expected: str
+    cold_bundle: Bundle, fake: FakeEngine, client: Server, ask: Ask, expected: str
 ) -> None:
     answer = await recommender(cold_bundle, fake, client).recommend(ask)
     assert why(answer) == (expected, None if expected == "model" else "no_history")
 
 
 async def test_a_stored_profile_is_enough(
-    cold_bundle: Bundle, fake: FakeEngine, client: Redis
+    cold_bundle: Bundle, fake: FakeEngine, client: Server
 ) -> None:
     await History(client).put_profile("ann", OLD)
     asked = recommender(cold_bundle, fake, client)
@@ -124,7 +123,7 @@ async def test_a_stored_profile_is_enough(
 
 
 async def test_a_bundle_that_was_not_trained_so_is_not_asked_so(
-    scene_bundle: Bundle, client: Redis
+    scene_bundle: Bundle, client: Server
 ) -> None:
     with FakeEngine(scene_bundle) as fake:
         asked = recommender(scene_bundle, fake, client)
@@ -133,7 +132,7 @@ async def test_a_bundle_that_was_not_trained_so_is_not_asked_so(
 
 
 async def test_a_history_that_is_away_leaves_profile_and_scene(
-    cold_bundle: Bundle, fake: FakeEngine, away: Redis
+    cold_bundle: Bundle, fake: FakeEngine, away: Server
 ) -> None:
     asked = recommender(cold_bundle, fake, away)
     answer = await asked.recommend(Ask(k=5, user_id="ann", profile=OLD))
@@ -149,7 +148,7 @@ async def test_a_history_that_is_away_leaves_profile_and_scene(
 async def test_an_engine_in_trouble_is_asked_once(
     cold_bundle: Bundle,
     fake: FakeEngine,
-    away: Redis,
+    away: Server,
     monkeypatch: pytest.MonkeyPatch,
     dead: bool,
     history: list[str],
@@ -177,7 +176,7 @@ async def test_an_engine_in_trouble_is_asked_once(
 
 
 async def test_nothing_eligible_asks_nobody(
-    cold_bundle: Bundle, fake: FakeEngine, client: Redis
+    cold_bundle: Bundle, fake: FakeEngine, client: Server
 ) -> None:
     every = cold_bundle.catalogue.item_ids
     asked = recommender(cold_bundle, fake, client)
@@ -189,7 +188,7 @@ async def test_nothing_eligible_asks_nobody(
         assert list(fake.stats().batch_sizes) == []
 
 
-async def counted(client: Redis, clicks: dict[str | None, list[str]]) -> Popularity:
+async def counted(client: Server, clicks: dict[str | None, list[str]]) -> Popularity:
     made = Popularity(client)
     made.watch(["home", "cart"])
     now = datetime.now(UTC)
@@ -202,7 +201,7 @@ async def counted(client: Redis, clicks: dict[str | None, list[str]]) -> Popular
 
 
 async def test_a_short_list_is_filled_by_the_next_source(
-    cold_bundle: Bundle, fake: FakeEngine, client: Redis
+    cold_bundle: Bundle, fake: FakeEngine, client: Server
 ) -> None:
     """Nobody counted by scene `cart` when the catalogue was made: what is clicked there is all."""
     popularity = await counted(
@@ -221,7 +220,7 @@ async def test_a_short_list_is_filled_by_the_next_source(
     assert {pick.score for pick in answer.picks} == {None}
 
 
-async def test_the_order_of_the_chain(scene_bundle: Bundle, client: Redis) -> None:
+async def test_the_order_of_the_chain(scene_bundle: Bundle, client: Server) -> None:
     popularity = await counted(client, {"home": ["item-7"], None: ["item-8"]})
     catalogue = scene_bundle.catalogue
     chain = list(popular_rows(catalogue, popularity, "home"))
@@ -255,7 +254,7 @@ def test_filling_equals_the_plain_way(
 
 
 async def test_a_template_without_a_scene_has_only_the_profile_to_ask_by(
-    tmp_path: Path, client: Redis
+    tmp_path: Path, client: Server
 ) -> None:
     template = PromptTemplate(
         text="{profile}: {history} next ",

@@ -3,14 +3,13 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
-from redis.asyncio import Redis
 
 from model_store.bundle import Bundle
 from service.catalogue.changes import Changes
 from service.catalogue.live import LiveCatalogue
 from service.eligibility.policy import Policy
 from service.engine.fake import FakeEngine
-from service.redis_client import connect
+from service.redis_client import Server, connect
 from service.settings import Settings
 from tests.service.conftest import PATIENT_MS
 
@@ -30,7 +29,7 @@ def engines(demo: Bundle, bundle: Bundle) -> Iterator[dict[str, FakeEngine]]:
 
 
 @pytest.fixture
-async def client(redis_url: str) -> AsyncIterator[Redis]:
+async def client(redis_url: str) -> AsyncIterator[Server]:
     client = connect(redis_url, timeout_ms=PATIENT_MS, connect_timeout_ms=PATIENT_MS)
     yield client
     await client.aclose()
@@ -38,13 +37,13 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def open_live(
-    demo: Bundle, engines: dict[str, FakeEngine], client: Redis
+    demo: Bundle, engines: dict[str, FakeEngine], client: Server
 ) -> AsyncIterator[Open]:
     """Opens catalogues that share one Redis, as processes do."""
     opened: list[LiveCatalogue] = []
 
     async def open_one(
-        bundle: Bundle = demo, name: str = "", redis: Redis | None = None
+        bundle: Bundle = demo, name: str = "", redis: Server | None = None
     ) -> LiveCatalogue:
         changes = Changes(redis or client, "shop", name or f"{bundle.name}/{bundle.version}")
         opened.append(

@@ -4,12 +4,11 @@ import random
 from collections.abc import Iterable
 
 import pytest
-from redis.asyncio import Redis
 
 from service.errors import ExperimentsUnavailable
 from service.experiments.counters import ArmCounters, ArmKey, Outcome, Tally, digest
 from service.redis_calls import text
-from service.redis_client import RedisClient, connect
+from service.redis_client import RedisClient, Server, connect
 from tests.service.experiments.conftest import experiment
 
 EXPERIMENT = experiment()
@@ -55,7 +54,7 @@ async def test_users_are_counted_once_and_answers_each(anywhere: RedisClient) ->
     assert all(":delivery:" in text(key) for key in await anywhere.keys("*"))
 
 
-async def test_beyond_the_bound_users_are_estimated_and_no_longer_kept(redis: Redis) -> None:
+async def test_beyond_the_bound_users_are_estimated_and_no_longer_kept(redis: Server) -> None:
     counters = ArmCounters(redis, exact_users=3000)
     await counters.add({NARROW: of_users(range(3000)), WIDE: of_users(range(10))}, "1")
     exposed = (await counters.read(EXPERIMENT))["narrow"].users["exposed"]
@@ -81,7 +80,7 @@ async def test_a_user_is_forgotten(anywhere: RedisClient) -> None:
     assert (users["exposed"].count, users["clicked"].count) == (1, 0)
 
 
-async def test_nothing_lives_for_ever(redis: Redis) -> None:
+async def test_nothing_lives_for_ever(redis: Server) -> None:
     tally = of_users([1])
     tally.answer(1, fallback=False, empty=False)
     await ArmCounters(redis).add({NARROW: tally}, "1")

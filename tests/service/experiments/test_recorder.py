@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from redis.asyncio import Redis
 
 from service.errors import ExperimentsUnavailable
 from service.experiments import recorder as module
@@ -16,7 +15,7 @@ from service.experiments.recorder import Exposure, Recorder
 from service.experiments.running import Running
 from service.experiments.store import DefinitionStore
 from service.experiments.trail import Heard, Shown, Trails
-from service.redis_client import connect
+from service.redis_client import Server, connect
 from service.redis_server import EmbeddedRedis
 from tests.service.conftest import PATIENT_MS
 from tests.service.experiments.conftest import experiment
@@ -28,7 +27,7 @@ WIDE = ArmKey(EXPERIMENT.key, "wide")
 class Process:
     """What one process has of experiments."""
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Server) -> None:
         self.lost: Counter[str] = Counter()
         self.store = DefinitionStore(client)
         self.running = Running(self.store, lambda name: None)
@@ -52,7 +51,7 @@ class Process:
 
 
 @pytest.fixture
-async def process(redis: Redis) -> Process:
+async def process(redis: Server) -> Process:
     made = Process(redis)
     await made.begin()
     return made
@@ -67,7 +66,7 @@ def did(user: str, kind: str = "click", request_id: str | None = "r") -> Heard:
 
 
 async def test_events_wait_a_turn_for_answers_of_other_processes(
-    process: Process, redis: Redis
+    process: Process, redis: Server
 ) -> None:
     other = Process(redis)
     await other.running.refresh()

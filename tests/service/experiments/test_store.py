@@ -1,11 +1,10 @@
 """Definitions that several processes share."""
 
 import pytest
-from redis.asyncio import Redis
 
 from service.errors import ExperimentsUnavailable
 from service.experiments.store import Definitions, DefinitionStore
-from service.redis_client import RedisClient, connect
+from service.redis_client import RedisClient, Server, connect
 from tests.service.experiments.conftest import design, experiment
 
 
@@ -21,7 +20,7 @@ async def test_one_writer_at_a_time(anywhere: RedisClient) -> None:
     assert (await one.read(now)).by_name == {}
 
 
-async def test_a_filter_comes_back_as_it_was(redis: Redis) -> None:
+async def test_a_filter_comes_back_as_it_was(redis: Server) -> None:
     arms = design()["arms"]
     arms[1]["settings"] = {"filter": {"or": [{"brand": "A"}, {"not": {"price": {"lt": 5}}}]}}
     before = experiment(arms=arms)
@@ -32,7 +31,7 @@ async def test_a_filter_comes_back_as_it_was(redis: Redis) -> None:
     assert after.arms[1].settings.filter == before.arms[1].settings.filter
 
 
-async def test_one_that_is_not_understood_does_not_hinder_the_others(redis: Redis) -> None:
+async def test_one_that_is_not_understood_does_not_hinder_the_others(redis: Server) -> None:
     store = DefinitionStore(redis)
     await store.write(Definitions(), "beams", experiment())
     await redis.hset("sidrec:experiments:{definitions}:all", "later", '{"name": "later"}')
