@@ -35,7 +35,8 @@ function answered({ side, path, body, answer }, before, tools) {
 
 /** The items, and behind them the beam, each lighting what belongs to it in the other; then `more`. */
 function result(side, answer, before, tools, more) {
-  const rows = answer.items.map((one) => row(one, answer, before, tools));
+  const best = Math.max(...answer.items.map((one) => one.score ?? -Infinity));
+  const rows = answer.items.map((one) => row(one, best, answer, before, tools));
   const list = h("div", {}, rows.length ? h("ol", { class: "ranked" }, rows) : h("p", { class: "empty" }, t("noItems")));
   const behind = (...parts) => h("div", { class: "result" }, list, h("div", { class: "behind" }, h("h3", {}, t("beam")), parts, more));
   if (!answer.beam) return behind(h("p", { class: "dim" }, t("noBeam"), " ", h("button", { type: "button", class: "quiet", onclick: tools.invent }, t("invent").toLowerCase())));
@@ -48,15 +49,14 @@ function result(side, answer, before, tools, more) {
   return behind(figure);
 }
 
-function row(one, answer, before, tools) {
-  const scores = answer.items.map((item) => item.score).filter((score) => score !== null);
+function row(one, best, answer, before, tools) {
   const title = one.title ?? one.item_id;
   return h("li", {},
     h("span", { class: "rank" }, String(one.rank)),
     h("div", { class: "about" },
       h("button", { type: "button", class: "item title", onclick: () => tools.act(one, answer.request_id) }, title),
       h("div", { class: "row small" }, codes(one.sid), h("span", { class: `source ${one.source}` }, among("sources", one.source ?? "model")), before && moved(one, before)),
-      h("div", { class: "row small" }, bar(one.score, scores),
+      h("div", { class: "row small" }, bar(one.score, best),
         h("span", { class: "tools" }, describer(one, tools.failed),
           h("button", { type: "button", class: "plain", "aria-label": `${t("exclude")}: ${title}`, onclick: () => tools.exclude(one) }, t("exclude"))))));
 }
@@ -82,9 +82,9 @@ function codes(sid) {
 }
 
 /** The share of the best item's probability that an item has; nothing for what no model scored. */
-function bar(score, scores) {
+function bar(score, best) {
   if (score === null) return null;
-  const share = Math.exp(score - Math.max(...scores));
+  const share = Math.exp(score - best);
   return [h("meter", { min: 0, max: 1, value: share.toFixed(4), "aria-label": t("score") }), h("span", { class: "dim" }, `${t("score")} ${score.toFixed(3)}`)];
 }
 

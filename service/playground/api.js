@@ -7,7 +7,6 @@ export class Problem extends Error {
   constructor(status, said) {
     super(said.detail ?? said.title ?? String(status));
     this.status = status;
-    this.kind = said.type ?? "";
     this.errors = said.errors ?? [];
   }
 }
@@ -15,7 +14,7 @@ export class Problem extends Error {
 export const useKey = (key) => sessionStorage.setItem(KEY, key);
 
 /** What is sent beside a body. */
-export function headers() {
+function headers() {
   const key = sessionStorage.getItem(KEY);
   return { "Content-Type": "application/json", ...(key ? { Authorization: `Bearer ${key}` } : {}) };
 }
@@ -47,8 +46,7 @@ export const history = (user) => call("GET", `/v1/users/${id(user)}/history`);
 export const storeProfile = (user, values) => call("PUT", `/v1/users/${id(user)}/profile`, { profile: values });
 export const forget = (user) => call("DELETE", `/v1/users/${id(user)}`);
 export const item = (name) => call("GET", `/v1/items/${id(name)}`);
-export const items = (query, limit, after) =>
-  call("GET", `/v1/items?${new URLSearchParams({ limit, ...(query ? { query } : {}), ...(after ? { after } : {}) })}`);
+export const items = (query, limit) => call("GET", `/v1/items?${new URLSearchParams({ query, limit })}`);
 export const describe = (name) => call("GET", `/v1/items/${id(name)}/describe`);
 export const similar = (name, body) => call("POST", `/v1/items/${id(name)}/similar`, body);
 

@@ -20,6 +20,3 @@ export async function title(id) {
   }
   return known.get(id);
 }
-
-/** Forgets what may have changed. */
-export const clear = () => known.clear();
