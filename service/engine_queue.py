@@ -21,8 +21,8 @@ from service.errors import Overloaded
 _MEMORY_S = 1.0
 """Busy time after which what was seen counts for a third."""
 _LEAST = 2
-"""Searches that may always be under way: an engine that never sees more than one or two at once
-has no batches, and its rate would stay that of single searches."""
+"""Searches that may always be under way: an engine that never saw two at once would have no
+batches, and its rate would stay that of single searches."""
 
 
 class EngineQueue:

@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.api.answer_schemas import BundleName
 from service.api.problems import documented
-from service.api.schemas import RequestBody
+from service.api.schemas import BundleText, RequestBody, VersionNumber
 from service.api.scopes import ADMIN, ScopedRoute
 from service.api.state import Service, service_of
 from service.holder import InService, Version
@@ -26,12 +26,10 @@ class Wanted(RequestBody):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"version": 2}, {"name": "demo"}]})
 
-    name: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+    name: BundleText | None = Field(
         None, description="of the bundle; by default SIDREC_MODEL, or the only one of the store"
     )
-    version: Annotated[StrictInt, Field(ge=1, lt=1 << 63)] | None = Field(
-        None, description="by default the store's champion"
-    )
+    version: VersionNumber | None = Field(None, description="by default the store's champion")
 
 
 class Memory(BaseModel):

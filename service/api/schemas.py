@@ -21,6 +21,8 @@ TRACE = Field(False, description="say what stood in the beam at each level of th
 ProfileValue = Annotated[str, Field(max_length=256)]
 Profile = Annotated[dict[ProfileName, ProfileValue], Field(max_length=32)]
 Scene = Annotated[str, Field(min_length=1, max_length=64)]
+BundleText = Annotated[str, Field(min_length=1, max_length=64)]
+VersionNumber = Annotated[StrictInt, Field(ge=1, lt=1 << 63)]
 
 
 class RequestBody(BaseModel):
@@ -30,8 +32,8 @@ class RequestBody(BaseModel):
 class BundleWanted(RequestBody):
     """A version that is loaded."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)]
-    version: Annotated[StrictInt, Field(ge=1, lt=1 << 63)]
+    name: BundleText
+    version: VersionNumber
 
 
 class RecommendationRequest(RequestBody):

@@ -10,6 +10,14 @@ from service.eligibility.column import Coded, Column, Ids, Numbers, Several, is_
 
 Type = Literal["text", "number", "boolean", "several"]
 
+_KINDS: dict[Type, type[Coded] | type[Numbers] | type[Several]] = {
+    "text": Coded,
+    "number": Numbers,
+    "boolean": Coded,
+    "several": Several,
+}
+"""How attributes are laid out."""
+
 # So many values tell a column of categories from one of titles.
 _SAMPLE = 10_000
 
@@ -20,8 +28,13 @@ class Columns:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._made: dict[str, Column] = {}
-        schema = catalogue.table.schema
-        self.names = [field.name for field in schema if _kind(field.type) is not None]
+        self.types: dict[str, Type] = {
+            field.name: type_
+            for field in catalogue.table.schema
+            if (type_ := _type(field.type)) is not None
+        }
+        """What filters may compare each attribute with."""
+        self.names = list(self.types)
 
     def __len__(self) -> int:
         """Items."""
@@ -34,20 +47,14 @@ class Columns:
     def __getitem__(self, name: str) -> Column:
         """Raises KeyError for a column that is not there, or that no filter can test."""
         if name not in self._made:
-            column = self._catalogue.table.column(name)
-            kind = _kind(column.type)
-            if kind is None:
-                raise KeyError(name)
+            kind = _KINDS[self.types[name]]
             # Two threads may both make it; either does.
             self._made[name] = (
-                Ids(self._catalogue.row_of, len(self)) if name == "item_id" else kind(column)
+                Ids(self._catalogue.row_of, len(self))
+                if name == "item_id"
+                else kind(self._catalogue.table.column(name))
             )
         return self._made[name]
-
-    def types(self) -> dict[str, Type]:
-        """What filters may compare each attribute with."""
-        schema = self._catalogue.table.schema
-        return {name: _type(schema.field(name).type) for name in self.names}
 
     def prepare(self) -> None:
         """Makes those that filters are likely to test: all but texts for people to read."""
@@ -58,21 +65,15 @@ class Columns:
                 self[name]
 
 
-def _kind(type_: pa.DataType) -> type[Coded] | type[Numbers] | type[Several] | None:
-    """How attributes of an Arrow type are laid out; None for those that no filter can test."""
-    if is_text(type_) or pa.types.is_boolean(type_):
-        return Coded
-    if is_number(type_):
-        return Numbers
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
-        inner = type_.value_type
-        return Several if is_text(inner) or is_number(inner) else None
-    return None
-
-
-def _type(type_: pa.DataType) -> Type:
+def _type(type_: pa.DataType) -> Type | None:
+    """What attributes of an Arrow type hold; None for those that no filter can test."""
     if is_text(type_):
         return "text"
     if is_number(type_):
         return "number"
-    return "boolean" if pa.types.is_boolean(type_) else "several"
+    if pa.types.is_boolean(type_):
+        return "boolean"
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        inner = type_.value_type
+        return "several" if is_text(inner) or is_number(inner) else None
+    return None

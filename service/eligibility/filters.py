@@ -34,7 +34,7 @@ class Filters:
 
     def types(self) -> dict[str, Type]:
         """The attributes that filters can test, with what they hold."""
-        return self._columns.types()
+        return self._columns.types
 
     async def eligible(self, wanted: Filter | None, field: str = "filter") -> Eligibility | None:
         """What the rules and a filter at `field` of the request leave; None for everything.

@@ -2,7 +2,7 @@
 
 from collections import Counter as Counted
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -10,6 +10,7 @@ from service.answer import Answer
 from service.metrics.buckets import AGES, HISTORY_ITEMS, SCORES, SECONDS
 from service.past import Stored
 from service.sources import Reason, Source
+from service.title_prompts import Purpose
 
 
 class AnswerMetrics:
@@ -116,7 +117,7 @@ class AnswerMetrics:
         for stage, ms in answer.timing_ms.items():
             self._stages.labels(stage).observe(ms / 1000)
 
-    def titles(self, task: Literal["search", "describe"], timing_ms: Mapping[str, float]) -> None:
+    def titles(self, task: Purpose, timing_ms: Mapping[str, float]) -> None:
         """Items were found by words, or words for an item."""
         for stage, ms in timing_ms.items():
             self._titles.labels(task, stage).observe(ms / 1000)
