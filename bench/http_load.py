@@ -33,6 +33,7 @@ T = TypeVar("T")
 PATH = "/v1/recommendations"
 _JSON = {"Content-Type": "application/json"}
 _TIMEOUT_S = 30.0
+_KEPT_S = 15.0
 _AHEAD_S = 0.1
 
 
@@ -104,17 +105,15 @@ def open_loop(
     rate: float,
     seconds: float,
     *,
-    poisson: bool = True,
+    evenly: bool = False,
     seed: int = 0,
     keep: bool = False,
 ) -> Answered:
-    """`rate` requests a second for `seconds`, evenly spaced or as a Poisson process; `keep` what is
-    answered."""
-    count = max(1, round(rate * seconds))
-    gaps = np.full(count, 1 / rate)
-    if poisson:
-        gaps = np.random.default_rng(seed).exponential(1 / rate, count)
-    return scheduled(url, bodies, (np.cumsum(gaps) - gaps[0]).tolist(), keep=keep)
+    """`rate` requests a second for `seconds`, one at least, as a Poisson process or evenly spaced;
+    `keep` what is answered."""
+    phases = [(rate, max(seconds, 1 / rate))]
+    due = even(phases) if evenly else poisson(phases, np.random.default_rng(seed))
+    return scheduled(url, bodies, due, keep=keep)
 
 
 def even(phases: Sequence[tuple[float, float]]) -> list[float]:
@@ -215,10 +214,12 @@ async def with_session(
     *,
     timeout_s: float = _TIMEOUT_S,
     headers: Mapping[str, str] = MappingProxyType({}),
+    kept_s: float = _KEPT_S,
 ) -> T:
-    """What `run` returns. Every request of the session carries `headers`."""
+    """What `run` returns. Every request of the session carries `headers`; a connection that has
+    been idle for `kept_s` is not used again."""
     # No limit of connections: a request that waits for one would not be on the wire when due.
-    connections = aiohttp.TCPConnector(limit=0)
+    connections = aiohttp.TCPConnector(limit=0, keepalive_timeout=kept_s)
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     async with aiohttp.ClientSession(
         connector=connections, timeout=timeout, headers={**_JSON, **headers}

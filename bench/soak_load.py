@@ -3,21 +3,18 @@ acknowledged. For a process of its own; `bench.http_load` says why the rate is c
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 
+from bench.http_load import even, paced, with_session
 from bench.soak_work import Request, Work
 from bench.swapped import Sids
 from model_store.bundle import Bundle
 
-T = TypeVar("T")
-
-_JSON = {"Content-Type": "application/json"}
-_TIMEOUT_S = 30.0
+# Given up before the service does, or a request could meet its closing.
 _KEPT_S = 2.0
 _READERS = 4
 
@@ -74,7 +71,7 @@ def saturation(
             async def caller(end: float = end) -> int:
                 answered = 0
                 while (now := time.perf_counter()) < end:
-                    await _ask(session, work, work.next(), now)
+                    await _ask(session, url, work, work.next(), now)
                     answered += 1
                 return answered
 
@@ -82,7 +79,7 @@ def saturation(
             rate = sum(answered) / (time.perf_counter() - start)
         return rate
 
-    return asyncio.run(_with_session(url, run))
+    return asyncio.run(with_session(run, kept_s=_KEPT_S))
 
 
 def soak_load(
@@ -93,20 +90,14 @@ def soak_load(
     async def run(session: aiohttp.ClientSession) -> Account:
         work = Work(Bundle.load(bundle), users, sids)
         responses: list[Response] = []
-        start, lag, cpu = time.perf_counter(), 0.0, time.process_time()
+        start, cpu = time.perf_counter(), time.process_time()
 
-        async def one(at: float) -> None:
-            responses.append(await _ask(session, work, work.next(), at))
+        async def one(moment: float) -> None:
+            responses.append(await _ask(session, url, work, work.next(), start + moment))
 
-        async with asyncio.TaskGroup() as group:
-            for number in range(round(rate * seconds)):
-                at = start + number / rate
-                if (early := at - time.perf_counter()) > 0:
-                    await asyncio.sleep(early)
-                lag = max(lag, time.perf_counter() - at)
-                group.create_task(one(at))
+        lag = await paced(even([(rate, seconds)]), start, one)
         cpu = time.process_time() - cpu
-        lost = await _lost(session, work)
+        lost = await _lost(session, url, work)
         return Account(
             responses,
             work.wrong,
@@ -119,17 +110,15 @@ def soak_load(
             cpu,
         )
 
-    return asyncio.run(_with_session(url, run))
+    return asyncio.run(with_session(run, kept_s=_KEPT_S))
 
 
 async def _ask(
-    session: aiohttp.ClientSession, work: Work, request: Request, due: float
+    session: aiohttp.ClientSession, url: str, work: Work, request: Request, due: float
 ) -> Response:
     request.asked = time.perf_counter()
     try:
-        async with session.request(
-            request.method, request.path, data=request.body, headers=_JSON
-        ) as answer:
+        async with session.request(request.method, url + request.path, data=request.body) as answer:
             document: dict[str, Any] = await answer.json(content_type=None)
             there = time.perf_counter()
             status, retry = answer.status, "Retry-After" in answer.headers
@@ -156,14 +145,14 @@ def _version(answer: dict[str, Any]) -> int:
     return int(answer.get("bundle", {}).get("version", 0))
 
 
-async def _lost(session: aiohttp.ClientSession, work: Work) -> list[str]:
+async def _lost(session: aiohttp.ClientSession, url: str, work: Work) -> list[str]:
     left = list(work.acknowledged.items())
     lost: list[str] = []
 
     async def reader() -> None:
         while left:
             user, wanted = left.pop()
-            async with session.get(f"/v1/users/{user}/history") as answer:
+            async with session.get(f"{url}/v1/users/{user}/history") as answer:
                 document = await answer.json()
             events = [event["event_id"] for event in document.get("events", ())]
             if events != sorted(events, key=lambda event: int(event[1:])):
@@ -172,12 +161,3 @@ async def _lost(session: aiohttp.ClientSession, work: Work) -> list[str]:
 
     await asyncio.gather(*(reader() for _ in range(_READERS)))
     return lost
-
-
-async def _with_session(url: str, run: Callable[[aiohttp.ClientSession], Awaitable[T]]) -> T:
-    # No limit of connections: a request that waits for one would not be on the wire when due.
-    # One that is idle is given up before the service does, or a request could meet its closing.
-    connections = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_S)
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
-    async with aiohttp.ClientSession(url, connector=connections, timeout=timeout) as session:
-        return await run(session)

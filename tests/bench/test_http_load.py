@@ -63,12 +63,12 @@ def server() -> Iterator[SlowServer]:
         thread.join()
 
 
-@pytest.mark.parametrize("poisson", [False, True])
-def test_above_capacity_latencies_include_the_queue(server: SlowServer, poisson: bool) -> None:
+@pytest.mark.parametrize("evenly", [True, False])
+def test_above_capacity_latencies_include_the_queue(server: SlowServer, evenly: bool) -> None:
     """At four times the capacity of 50 a second, whoever comes at the end of a second waits three;
     the median half of that. A closed loop with one caller sees nothing of it."""
     alone = closed_loop(server.url, BODIES, 1, 0.5)
-    over = open_loop(server.url, BODIES, 4 / SERVICE_S, 0.5, poisson=poisson)
+    over = open_loop(server.url, BODIES, 4 / SERVICE_S, 0.5, evenly=evenly)
     assert over.outcomes == {"200": 100}
     least = 100 * SERVICE_S - 0.5  # of the latest one: all of the work, less when it came
     assert over.percentile(99) > 0.8 * least
@@ -79,7 +79,7 @@ def test_above_capacity_latencies_include_the_queue(server: SlowServer, poisson:
 
 
 def test_below_capacity_there_is_no_queue(server: SlowServer) -> None:
-    answered = open_loop(server.url, BODIES, 0.2 / SERVICE_S, 1, poisson=False)
+    answered = open_loop(server.url, BODIES, 0.2 / SERVICE_S, 1, evenly=True)
     assert answered.outcomes == {"200": 10}
     assert SERVICE_S < answered.percentile(50) < 15 * SERVICE_S
     assert 0 < answered.cpu_s < answered.wall_s
