@@ -1,16 +1,16 @@
 """Users at work while something breaks, and the account of what they were answered."""
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
+from functools import partial
 from typing import Any, Self
 
 import httpx
 
+from tests.faults import at_work
+from tests.faults.at_work import AtWork
 from tests.faults.processes import Service, eventually
 
 PER_USER = 60
@@ -40,16 +40,14 @@ def check(answer: httpx.Response) -> dict[str, Any]:
     return document
 
 
-class Traffic:
+class Traffic(AtWork):
     """Two threads that send events, each batch until it is acknowledged, and two that ask for
     recommendations, from `with` to its end."""
 
     def __init__(self, service: Service, name: str = "user") -> None:
+        super().__init__(4)
         self._service = service
         self._name = name
-        self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(4)
-        self._threads: list[Future[None]] = []
         self.acknowledged: list[dict[str, Any]] = []
         self.answers: dict[str, list[Answered]] = {"events": [], "recommendations": []}
 
@@ -60,34 +58,8 @@ class Traffic:
             *((self._send, thread) for thread in (1, 2)),
             *((self._ask, thread) for thread in (1, 2)),
         ]
-        self._threads = [self._pool.submit(self._repeat, *each) for each in work]
+        self.begin(partial(self._repeat, *each) for each in work)
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._pool.shutdown()
-        if error is None:
-            self.stop()
-
-    def stop(self) -> None:
-        """Ends the work; raises what any of the users found wrong."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.result()
-
-    def wait(self, seconds: float) -> None:
-        """Lets the users work; raises what any of them found wrong."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            for thread in self._threads:
-                if thread.done():
-                    thread.result()
-            time.sleep(min(left, 0.1))
 
     def until_well(self, how: str = "model") -> float:
         """Seconds until events are accepted, and recommendations answered like this."""
@@ -115,23 +87,14 @@ class Traffic:
         return max(answer.seconds for answer in self.answers[kind])
 
     def missing(self) -> int:
-        """How many acknowledged events are not in the histories of their users."""
-        kept: set[tuple[str, str]] = set()
+        """See `at_work.missing`."""
         with self._service.client() as client:
-            for user in {event["user_id"] for event in self.acknowledged}:
-                events = client.get(f"/v1/users/{user}/history").json()["events"]
-                assert len({event["event_id"] for event in events}) == len(events)
-                kept |= {(user, event["event_id"]) for event in events}
-        return len({(e["user_id"], e["event_id"]) for e in self.acknowledged} - kept)
+            return at_work.missing(client, self.acknowledged)
 
     def lost(self) -> int:
-        """The same; where none is, none is new when all are sent again."""
-        lost = self.missing()
+        """See `at_work.lost`."""
         with self._service.client() as client:
-            for start in range(0, 0 if lost else len(self.acknowledged), 500):
-                again = client.post("/v1/events", json=self.acknowledged[start : start + 500])
-                assert again.json()["accepted"] == 0, again.text
-        return lost
+            return at_work.lost(client, self.acknowledged)
 
     def account(self) -> str:
         """Statuses and reasons, counted, in words."""
@@ -152,10 +115,10 @@ class Traffic:
 
     def _send(self, client: httpx.Client, thread: int) -> None:
         number = 0
-        while not self._stop.is_set():
+        while not self.over.is_set():
             batch = [self._event(thread, number + i) for i in range(BATCH)]
             number += BATCH
-            while not self._post(client, batch) and not self._stop.is_set():
+            while not self._post(client, batch) and not self.over.is_set():
                 time.sleep(0.05)
             time.sleep(0.005)
 
@@ -174,7 +137,7 @@ class Traffic:
         return there
 
     def _ask(self, client: httpx.Client, thread: int) -> None:
-        while not self._stop.is_set():
+        while not self.over.is_set():
             began = time.monotonic()
             answer = client.post(
                 "/v1/recommendations", json={"user_id": f"{self._name}-0-0", "k": 10}

@@ -1,18 +1,19 @@
 """Mixed load on replicas behind a balancer, and an account of every answer and every event."""
 
 import itertools
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from types import TracebackType
+from functools import partial
 from typing import Any, Self
 
 import httpx
 
+from tests.faults import at_work
+from tests.faults.at_work import AtWork
 from tests.faults.processes import eventually
+from tests.faults.traffic import check
 
 BATCH = 3
 PER_USER = 60
@@ -38,7 +39,7 @@ class Seen:
 
 
 @dataclass
-class Load:
+class Load(AtWork):
     """Threads that send events, ask for recommendations and change items, at a steady rate, from
     `with` to its end. Nothing but 200, and 503 of Redis being away, is accepted."""
 
@@ -49,38 +50,13 @@ class Load:
     items: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        super().__init__(5)
         self._refused: dict[int, deque[list[dict[str, Any]]]] = {}
-        self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(5)
-        self._threads: list[Future[None]] = []
 
     def __enter__(self) -> Self:
         work = [self._tell, self._tell, self._ask, self._ask, self._change]
-        self._threads = [self._pool.submit(self._run, one, n) for n, one in enumerate(work)]
+        self.begin(partial(self._run, one, n) for n, one in enumerate(work))
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._pool.shutdown()
-        if error is None:
-            self.check()
-
-    def check(self) -> None:
-        """Raises what any thread found wrong."""
-        for thread in self._threads:
-            if thread.done():
-                thread.result()
-
-    def wait(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.check()
-            time.sleep(min(left, 0.1))
 
     def until_well(self) -> None:
         """Until every user's events are taken, those that were refused too, and every user is
@@ -107,25 +83,14 @@ class Load:
         return max((s.seconds for s in self.seen if s.kind == kind and s.at >= since), default=0.0)
 
     def lost(self) -> int:
-        """How many acknowledged events are not in the histories of their users; where none is, none
-        is new when all are sent again."""
-        kept: set[tuple[str, str]] = set()
-        wanted = {(event["user_id"], event["event_id"]) for event in self.acknowledged}
+        """See `at_work.lost`."""
         with httpx.Client(base_url=self.url, timeout=_PATIENT_S) as client:
-            for user in {user for user, _ in wanted}:
-                events = client.get(f"/v1/users/{user}/history").json()["events"]
-                kept |= {(user, event["event_id"]) for event in events}
-            if lost := len(wanted - kept):
-                return lost
-            for start in range(0, len(self.acknowledged), 500):
-                again = client.post("/v1/events", json=self.acknowledged[start : start + 500])
-                assert again.json()["accepted"] == 0, again.text
-        return 0
+            return at_work.lost(client, self.acknowledged)
 
     def _run(self, work: Callable[[httpx.Client, int, int], None], thread: int) -> None:
         with httpx.Client(base_url=self.url, timeout=_PATIENT_S) as client:
             for number in itertools.count():
-                if self._stop.is_set():
+                if self.over.is_set():
                     return
                 work(client, thread, number)
                 time.sleep(self.pause_s)
@@ -180,14 +145,11 @@ class Load:
         self, kind: str, began: float, answer: httpx.Response, user: str
     ) -> dict[str, Any] | None:
         """The document of a 200; None for a refusal that is documented."""
-        document: dict[str, Any] = answer.json()
+        document = check(answer)
         seconds = time.monotonic() - began
         if answer.status_code == 200:
             how = document.get("reason") or document.get("source") or "accepted"
         else:
-            assert answer.status_code == 503, answer.text
-            assert answer.headers["content-type"] == "application/problem+json"
-            assert int(answer.headers["retry-after"]) > 0
             how = document["type"]
             allowed = {"events": HISTORY_AWAY, "items": CATALOGUE_AWAY}
             assert how == allowed.get(kind), f"{kind}: {answer.text}"
