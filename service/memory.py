@@ -1,5 +1,5 @@
-"""Whether one more version fits into memory, before anything of it is read; and what becomes of the
-memory of one that has gone.
+"""Whether one more version fits into memory, before anything of it is read; and how the C library
+keeps what is free.
 
 Counted is what stays: weights, keys and values kept of prompts, and the catalogue. The work space
 of a batch is not, so that what fits narrowly may still be too much under load.
@@ -7,6 +7,7 @@ of a batch is not, so that what fits narrowly may still be too much under load.
 
 import ctypes
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from service.errors import DoesNotFit
 
 _BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 _GIB = 1 << 30
+
+_M_ARENA_MAX = -8  # of glibc's malloc.h
+_ARENAS = 2
 
 # Measured, see docs/models-in-service.md: columns and texts, as Arrow and as Python has them, and
 # the arrays of trie, ledger and popularity.
@@ -130,11 +134,22 @@ def _catalogue(file: Path) -> int:
     return int(_PER_ITEM * stored.num_rows + _PER_STORED_BYTE * sum(groups))
 
 
+def share_arenas() -> None:
+    """Lets all threads have two arenas of the C library between them, unless MALLOC_ARENA_MAX says
+    how many. To be called before there are threads.
+
+    By default it makes up to eight for each core, and what is free in one is of no use to another.
+    """
+    limit = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries than glibc have none
+    if limit is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        limit(_M_ARENA_MAX, _ARENAS)
+
+
 def give_back() -> None:
     """Returns memory that has been freed to the system; milliseconds, not for a loop.
 
-    The C library keeps it for those who asked for it before, by thread, and each engine has a
-    thread of its own: after some swaps a process would hold several caches of prompts for nobody.
+    The C library keeps it for whoever asks next: after a swap a process would hold a cache of
+    prompts for nobody.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other libraries than glibc have none
     if trim is not None:

@@ -2,6 +2,9 @@
 
 import ctypes
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from threading import Thread
 
@@ -138,3 +141,46 @@ def test_what_a_thread_freed_goes_back_to_the_system() -> None:
     before = resident()
     give_back()
     assert before - resident() > 60e6
+
+
+_ARENAS = """
+import ctypes, threading
+from service.memory import share_arenas
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+{call}
+met = threading.Barrier(12)
+
+def work():
+    block = libc.malloc(20_000)
+    met.wait()
+    libc.free(block)
+
+threads = [threading.Thread(target=work) for _ in range(12)]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+file = libc.fopen({file!r}.encode(), b"w")
+libc.malloc_info(0, file), libc.fclose(file)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="of glibc")
+@pytest.mark.parametrize(
+    ("call", "chosen", "shared"),
+    [
+        ("", {}, False),
+        ("share_arenas()", {}, True),
+        ("share_arenas()", {"MALLOC_ARENA_MAX": "9"}, False),
+    ],
+)
+def test_threads_share_two_arenas(
+    tmp_path: Path, call: str, chosen: dict[str, str], shared: bool
+) -> None:
+    file = tmp_path / "info.xml"
+    code = _ARENAS.format(call=call, file=str(file))
+    inherited = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    subprocess.run([sys.executable, "-c", code], env=inherited | chosen, check=True)
+    arenas = file.read_text().count("<heap ")
+    assert arenas == 2 if shared else arenas > 2
