@@ -58,7 +58,7 @@ def overload(
     in_flight: InFlight = DEFAULT_IN_FLIGHT,
     max_wait_ms: Annotated[
         int | None,
-        typer.Option(help="SIDREC_MAX_WAIT_MS; by default 1.4 times the p99 before."),
+        typer.Option(help=f"SIDREC_MAX_WAIT_MS; by default {_ROOM} times the p99 before."),
     ] = None,
     users: Crowd = DEFAULT_CROWD,
     engine: Annotated[str, typer.Option(help="torch, vllm or fake.")] = "torch",

@@ -136,13 +136,12 @@ def _catalogue(file: Path) -> int:
 
 def share_arenas() -> None:
     """Lets all threads have two arenas of the C library between them, unless MALLOC_ARENA_MAX says
-    how many. To be called before there are threads.
+    how many. Those that there are by then stay.
 
     By default it makes up to eight for each core, and what is free in one is of no use to another.
     """
-    limit = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries than glibc have none
-    if limit is not None and "MALLOC_ARENA_MAX" not in os.environ:
-        limit(_M_ARENA_MAX, _ARENAS)
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        _glibc("mallopt", _M_ARENA_MAX, _ARENAS)
 
 
 def give_back() -> None:
@@ -151,6 +150,11 @@ def give_back() -> None:
     The C library keeps it for whoever asks next: after a swap a process would hold a cache of
     prompts for nobody.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other libraries than glibc have none
-    if trim is not None:
-        trim(0)
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(function: str, *arguments: int) -> None:
+    """Calls a function of it; nothing where another C library is used, which has none."""
+    found = getattr(ctypes.CDLL(None), function, None)
+    if found is not None:
+        found(*arguments)
