@@ -27,8 +27,8 @@ from service.errors import DoesNotFit
 _BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 _GIB = 1 << 30
 
-_M_ARENA_MAX = -8  # of glibc's malloc.h
-_ARENAS = 2
+_MALLOPT = {"MALLOC_ARENA_MAX": (-8, 2), "MALLOC_MMAP_THRESHOLD_": (-3, 128 << 10)}
+"""Parameters of glibc's malloc.h and what is best for a service, by the variable that sets each."""
 
 # Measured, see docs/models-in-service.md: columns and texts, as Arrow and as Python has them, and
 # the arrays of trie, ledger and popularity.
@@ -134,14 +134,18 @@ def _catalogue(file: Path) -> int:
     return int(_PER_ITEM * stored.num_rows + _PER_STORED_BYTE * sum(groups))
 
 
-def share_arenas() -> None:
-    """Lets all threads have two arenas of the C library between them, unless MALLOC_ARENA_MAX says
-    how many. Those that there are by then stay.
+def keep_little() -> None:
+    """Lets the C library keep little of what is freed, unless its own variables say how much.
 
-    By default it makes up to eight for each core, and what is free in one is of no use to another.
+    All threads have two arenas between them (those that there are by then stay): by default it
+    makes up to eight for each core, and what is free in one is of no use to another. And a block
+    of 128 KiB or more, as a batch and a kept prompt have them, goes back to the system when it is
+    freed: by default the first large one that is freed raises that bound, up to 32 MiB, and then
+    large blocks that live long and short leave holes between each other that nothing fits into.
     """
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        _glibc("mallopt", _M_ARENA_MAX, _ARENAS)
+    for variable, (parameter, value) in _MALLOPT.items():
+        if variable not in os.environ:
+            _glibc("mallopt", parameter, value)
 
 
 def give_back() -> None:

@@ -19,7 +19,7 @@ from service.app import create_app
 from service.errors import SidrecError
 from service.keys.file import KeysInvalid
 from service.logs import configure_logs
-from service.memory import share_arenas
+from service.memory import keep_little
 from service.settings import Settings
 from service.slow_request import timed
 
@@ -40,7 +40,7 @@ def run(settings: Settings) -> None:
     Raises `StartFailed` where the start fails for a reason that its owner can mend.
     """
     configure_logs(settings)
-    share_arenas()
+    keep_little()
     # So long, at most, waits an engine's thread that comes back from its kernels for Python's lock
     # while the event loop works. By default it would be 5 ms, which is half of a small search.
     sys.setswitchinterval(50e-6)

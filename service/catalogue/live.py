@@ -256,7 +256,7 @@ class LiveCatalogue:
             found |= {record.item_id: record for record in page}
             if len(page) < PAGE:
                 break
-        records = [self._planner.usable(record) for record in found.values()]
+        records = await asyncio.to_thread(self._planner.usable, list(found.values()))
         sids = await asyncio.to_thread(self._planner.complete, records, before)
         if sids:
             sids = await self._changes.claim(sids)

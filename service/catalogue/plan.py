@@ -132,14 +132,21 @@ class Planner:
         codes = self._bundle.spec.parse(sids)
         return before.edited(self._table(put), sids, codes, gone)
 
-    def usable(self, record: Record) -> Record:
-        """The record, without a SID that this bundle cannot have: a bundle of the same name and
+    def usable(self, records: Sequence[Record]) -> list[Record]:
+        """The records, without SIDs that this bundle cannot have: a bundle of the same name and
         version had other levels."""
+        if self._possible(*records):
+            return list(records)
+        return [
+            record if self._possible(record) else replace(record, sid=None) for record in records
+        ]
+
+    def _possible(self, *records: Record) -> bool:
         try:
-            self._bundle.spec.parse([record.sid] if record.sid else [])
+            self._bundle.spec.parse(record.sid for record in records if record.sid)
         except SidError:
-            return replace(record, sid=None)
-        return record
+            return False
+        return True
 
     def _status(
         self, change: Change, before: Record | None, drafted: bool, snapshot: Snapshot

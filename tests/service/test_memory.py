@@ -145,7 +145,7 @@ def test_what_a_thread_freed_goes_back_to_the_system() -> None:
 
 _ARENAS = """
 import ctypes, threading
-from service.memory import share_arenas
+from service.memory import keep_little
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
@@ -171,8 +171,8 @@ libc.malloc_info(0, file), libc.fclose(file)
     ("call", "chosen", "shared"),
     [
         ("", {}, False),
-        ("share_arenas()", {}, True),
-        ("share_arenas()", {"MALLOC_ARENA_MAX": "9"}, False),
+        ("keep_little()", {}, True),
+        ("keep_little()", {"MALLOC_ARENA_MAX": "9"}, False),
     ],
 )
 def test_threads_share_two_arenas(
@@ -180,7 +180,54 @@ def test_threads_share_two_arenas(
 ) -> None:
     file = tmp_path / "info.xml"
     code = _ARENAS.format(call=call, file=str(file))
-    inherited = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
-    subprocess.run([sys.executable, "-c", code], env=inherited | chosen, check=True)
+    subprocess.run([sys.executable, "-c", code], env=_without_malloc() | chosen, check=True)
     arenas = file.read_text().count("<heap ")
     assert arenas == 2 if shared else arenas > 2
+
+
+_FREED = """
+import ctypes, psutil
+from service.memory import keep_little
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+{call}
+resident = psutil.Process().memory_info
+
+def block():
+    address = libc.malloc(1 << 20)
+    libc.memset(address, 1, 1 << 20)
+    return address
+
+libc.free(libc.malloc(16 << 20))  # by which the bound would rise
+before = resident().rss
+blocks = [block() for _ in range(100)]
+for i, address in enumerate(blocks):
+    if i % 4 != 3:
+        libc.free(address)
+print((resident().rss - before) >> 20)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="of glibc")
+@pytest.mark.parametrize(
+    ("call", "chosen", "least", "most"),
+    [
+        ("", {}, 90, 110),
+        ("keep_little()", {}, 20, 35),
+        ("keep_little()", {"MALLOC_MMAP_THRESHOLD_": "33554432"}, 90, 110),
+    ],
+)
+def test_large_blocks_leave_no_holes(
+    call: str, chosen: dict[str, str], least: int, most: int
+) -> None:
+    """Of 100 blocks of 1 MiB every fourth stays."""
+    code = _FREED.format(call=call)
+    run = [sys.executable, "-c", code]
+    found = subprocess.run(run, env=_without_malloc() | chosen, check=True, capture_output=True)
+    assert least <= int(found.stdout) <= most
+
+
+def _without_malloc() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}

@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+import threading
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,10 @@ from redis.asyncio import Redis
 
 from model_store.bundle import Bundle
 from model_store.sid import END, Trie
+from service.catalogue.assign import Assigner
+from service.catalogue.changes import Record
 from service.catalogue.live import Done, LiveCatalogue
-from service.catalogue.plan import Change, Delete, Outcome, Put
+from service.catalogue.plan import Change, Delete, Outcome, Planner, Put
 from service.catalogue.snapshot import Snapshot
 from service.eligibility.policy import Policy
 from service.engine import Query
@@ -190,6 +194,39 @@ async def test_items_get_sids_of_a_bundle_that_comes_later(open_live: Open, demo
     await agreed(one, later)
     assert later.current.catalogue.sid_of("newer") is not None
     assert later.current.catalogue.sid_of("new") == first.sid
+
+
+def test_a_sid_of_other_levels_is_forgotten_and_the_rest_is_kept(demo: Bundle) -> None:
+    planner = Planner(demo, Assigner.load(demo))
+    good, none = Record("good", {}, sid=SID), Record("none", {}, deleted=True)
+    bad = Record("bad", {"title": "x"}, sid="<x_1><b_2>")
+    assert planner.usable([good, none]) == [good, none]
+    assert planner.usable([good, bad, none]) == [good, replace(bad, sid=None), none]
+
+
+async def test_work_on_many_items_never_stops_the_event_loop(
+    open_live: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version that is loaded reads all changes there ever were, while others answer."""
+    ran_on: dict[str, set[int]] = defaultdict(set)
+
+    def noted(name: str) -> Callable[..., Any]:
+        method = getattr(Planner, name)
+
+        def call(*arguments: Any) -> Any:
+            ran_on[name].add(threading.get_ident())
+            return method(*arguments)
+
+        return call
+
+    methods = ("plan", "usable", "complete", "edition")
+    for name in methods:
+        monkeypatch.setattr(Planner, name, noted(name))
+    one = await open_live()
+    await one.change([Put(f"new{i}", KEYBOARD) for i in range(20)])
+    assert contents((await open_live()).current) == contents(one.current)
+    assert set(ran_on) == set(methods)
+    assert not any(threading.get_ident() in threads for threads in ran_on.values())
 
 
 @dataclass
