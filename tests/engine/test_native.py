@@ -16,7 +16,7 @@ from service.engine.torch.config import ModelConfig
 from service.engine.torch.forward import Cache, Forward, Step
 from service.engine.torch.model import Model
 from service.engine.torch.native import kernels, load
-from service.engine.torch.native.model import NativeModel
+from service.engine.torch.native.model import NativeModel, _Rows
 from service.engine.torch.prefixes import NOTHING, Prefix
 from service.engine.torch.weights import Weights
 from tests.engine.reference import require_kernels
@@ -107,6 +107,14 @@ def pair(
     )
 
 
+@pytest.fixture(params=[512, 8])
+def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Rows of a pass that the kernels have at once: all of these tests' passes, or few."""
+    rows: int = request.param
+    monkeypatch.setattr("service.engine.torch.native.model._ROWS", rows)
+    return rows
+
+
 def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found[:, : expected.shape[1]], expected, rtol=1e-4, atol=2e-5)
 
@@ -121,6 +129,7 @@ def same_cache(found: Cache, expected: Cache) -> None:
         torch.testing.assert_close(mine, yours, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("lengths", [(1,), (13,), (370,), (30, 1, 2, 200, 12)])
 @torch.inference_mode()
 def test_a_search_from_prompt_to_codes(pair: Pair, lengths: tuple[int, ...]) -> None:
@@ -130,8 +139,8 @@ def test_a_search_from_prompt_to_codes(pair: Pair, lengths: tuple[int, ...]) -> 
     generator = torch.Generator().manual_seed(0)
     first, filled = 0, torch.zeros(queries, 0, dtype=torch.bool)
     for behind, width in enumerate((20, 1, 26)):
-        # Some queries have fewer prefixes than others, and none comes query by query.
-        count = torch.randint(1, width + 1, (queries,), generator=generator)
+        # Some queries have fewer prefixes than others, or none, and none comes query by query.
+        count = torch.randint(0, width + 1, (queries,), generator=generator)
         count[-1] = width
         query = torch.repeat_interleave(torch.arange(queries), count)
         slot = torch.cat([torch.arange(n) for n in count.tolist()])
@@ -163,6 +172,7 @@ def test_a_search_from_prompt_to_codes(pair: Pair, lengths: tuple[int, ...]) -> 
     same_cache(ours, theirs)
 
 
+@pytest.mark.usefixtures("at_once")
 @torch.inference_mode()
 def test_what_is_known_of_a_prompt_is_not_run_again(pair: Pair) -> None:
     [whole, other] = prompts(180, 50)
@@ -173,6 +183,25 @@ def test_what_is_known_of_a_prompt_is_not_run_again(pair: Pair) -> None:
     expected, right = plain.prefill([other, whole], [NOTHING, NOTHING], 5)
     close(hidden, right)
     same_cache(got, expected)
+
+
+@torch.inference_mode()
+def test_work_space_grows_with_a_prompt_and_not_with_a_batch(
+    pair: Pair, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native, seen = pair[0], list[int]()
+    run = NativeModel._run
+
+    def noted(self: NativeModel, rows: _Rows) -> None:
+        seen.append(len(rows.x))
+        run(self, rows)
+
+    monkeypatch.setattr(NativeModel, "_run", noted)
+    lengths = [3, 4, 5, 100, 1, 1, 6] * 10
+    native.prefill(prompts(*lengths), [NOTHING] * len(lengths), 0)
+    assert sum(seen) == sum(lengths)
+    assert max(seen) <= max(100, at_once)
+    assert len(seen) <= 2 * sum(lengths) / at_once + 1
 
 
 @torch.inference_mode()

@@ -196,8 +196,8 @@ libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
 resident = psutil.Process().memory_info
 
 def block():
-    address = libc.malloc(1 << 20)
-    libc.memset(address, 1, 1 << 20)
+    address = libc.malloc(2 << 20)
+    libc.memset(address, 1, 2 << 20)
     return address
 
 libc.free(libc.malloc(16 << 20))  # by which the bound would rise
@@ -214,15 +214,15 @@ print((resident().rss - before) >> 20)
 @pytest.mark.parametrize(
     ("call", "chosen", "least", "most"),
     [
-        ("", {}, 90, 110),
-        ("keep_little()", {}, 20, 35),
-        ("keep_little()", {"MALLOC_MMAP_THRESHOLD_": "33554432"}, 90, 110),
+        ("", {}, 180, 220),
+        ("keep_little()", {}, 40, 65),
+        ("keep_little()", {"MALLOC_MMAP_THRESHOLD_": "33554432"}, 180, 220),
     ],
 )
 def test_large_blocks_leave_no_holes(
     call: str, chosen: dict[str, str], least: int, most: int
 ) -> None:
-    """Of 100 blocks of 1 MiB every fourth stays."""
+    """Of 100 blocks of 2 MiB every fourth stays."""
     code = _FREED.format(call=call)
     run = [sys.executable, "-c", code]
     found = subprocess.run(run, env=_without_malloc() | chosen, check=True, capture_output=True)

@@ -12,7 +12,8 @@ holds no lock. What a row of a pass needs is said by a few integers:
 
 import ctypes
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,6 +24,49 @@ from service.engine.torch.forward import Cache, Step
 from service.engine.torch.native import kernels
 from service.engine.torch.prefixes import Prefix
 from service.engine.torch.weights import Affine, Layer, Weights
+
+_ROWS = 512
+"""Rows that a pass has at once: enough for each weight that is read, and the work space, which the
+kernels keep, stays that small whatever the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What a pass is about: rows x (n, hidden), to be changed in place. `sees` (n, places) says
+    which beam tokens each attends to; `last` (Q,) which rows go on behind attention in the last
+    layer, to end in `out`."""
+
+    cache: Cache
+    x: Tensor
+    position: Tensor
+    place: Tensor
+    seen: Tensor
+    begin: Tensor
+    sees: Tensor | None
+    last: Tensor | None
+    out: Tensor
+
+    def split(self) -> Iterator["_Rows"]:
+        """Some queries after the others: of `_ROWS` rows at most, or one that has more."""
+        if len(self.x) <= _ROWS:
+            yield self
+            return
+        starts = self.begin.tolist()
+        for first, end in _groups(starts):
+            some, rows = slice(first, end), slice(starts[first], starts[end])
+            cache = self.cache
+            layers = [layer[some] for layer in cache.layers]
+            yield _Rows(
+                Cache(layers, cache.lengths[some], cache.prompt, cache.used),
+                self.x[rows],
+                self.position[rows],
+                self.place[rows],
+                self.seen[rows],
+                self.begin[first : end + 1] - rows.start,
+                None if self.sees is None else self.sees[rows],
+                None if self.last is None else self.last[some] - rows.start,
+                self.out[rows if self.last is None else some],
+            )
 
 
 class NativeModel:
@@ -79,7 +123,9 @@ class NativeModel:
         last = begin[1:] - 1
         x = self._embedding.index_select(0, torch.tensor(ids))
         hidden = torch.empty(len(prompts), x.shape[1])
-        self._run(cache, x, position, position, position + 1, begin, None, last, hidden)
+        rows = _Rows(cache, x, position, position, position + 1, begin, None, last, hidden)
+        for few in rows.split():
+            self._run(few)
         return cache, hidden
 
     def decode(self, cache: Cache, step: Step) -> Tensor:
@@ -98,9 +144,11 @@ class NativeModel:
         begin = pad(torch.bincount(query, minlength=queries).cumsum(0), (1, 0))
         length = cache.lengths.index_select(0, query)
         x = self._embedding.index_select(0, token)
-        self._run(
+        rows = _Rows(
             cache, x, length + behind, first + slot, length, begin, sees.contiguous(), None, x
         )
+        for few in rows.split():
+            self._run(few)
         return x if order is None else torch.empty_like(x).index_copy_(0, order, x)
 
     def logprobs(self, hidden: Tensor, parts: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -125,32 +173,30 @@ class NativeModel:
         )
         return torch.tensor([token])
 
-    def _run(
-        self,
-        cache: Cache,
-        x: Tensor,
-        position: Tensor,
-        place: Tensor,
-        seen: Tensor,
-        begin: Tensor,
-        sees: Tensor | None,
-        last: Tensor | None,
-        out: Tensor,
-    ) -> None:
-        """All layers over rows x (n, hidden) in place. `sees` (n, places) says which beam tokens
-        each attends to; `last` (Q,) which rows go on behind attention in the last layer, to end in
-        `out`."""
-        places = cache.layers[0].shape[2]
-        extra = 0 if sees is None else sees.shape[1]
+    def _run(self, rows: _Rows) -> None:
+        """All layers over some rows."""
+        places = rows.cache.layers[0].shape[2]
+        extra = 0 if rows.sees is None else rows.sees.shape[1]
         self._kernels.sidrec_run(
-            *(self._model, len(x), len(cache.lengths), cache.prompt, places, extra),
+            *(self._model, len(rows.x), len(rows.begin) - 1, rows.cache.prompt, places, extra),
             torch.get_num_threads(),
-            *(part.data_ptr() for part in (position, place, seen, begin, cache.lengths)),
-            None if sees is None else sees.data_ptr(),
-            _addresses(cache.layers),
-            None if last is None else last.data_ptr(),
-            *(x.data_ptr(), out.data_ptr()),
+            *(part.data_ptr() for part in (rows.position, rows.place, rows.seen, rows.begin)),
+            rows.cache.lengths.data_ptr(),
+            None if rows.sees is None else rows.sees.data_ptr(),
+            _addresses(rows.cache.layers),
+            None if rows.last is None else rows.last.data_ptr(),
+            *(rows.x.data_ptr(), rows.out.data_ptr()),
         )
+
+
+def _groups(starts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The first query of each group, and the one behind its last. `starts` has the first row of
+    each query, and the end of all."""
+    first = 0
+    for end in range(1, len(starts)):
+        if end + 1 == len(starts) or starts[end + 1] - starts[first] > _ROWS:
+            yield first, end
+            first = end
 
 
 def _packed_layer(layer: Layer, wide: int, lanes: int) -> list[Tensor | None]:
