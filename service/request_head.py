@@ -15,13 +15,15 @@ _log: FilteringBoundLogger = structlog.get_logger(__name__)
 
 
 class BoundedHead(HttpToolsProtocol):
-    """Answers 431 to a head that is longer than `MAX_HEAD_BYTES` and what one read may bring
-    beyond it, and closes the connection. Trailers of a body, which nobody reads, are dropped."""
+    """Answers 431 to a head that is longer than `MAX_HEAD_BYTES` and what its first and its last
+    read may bring beyond it, and closes the connection. Trailers of a body, which nobody reads, are
+    dropped."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._in_head = True
         self._head_bytes = 0
+        self._ended_one = False
 
     def on_message_begin(self) -> None:
         self._in_head, self._head_bytes = True, 0
@@ -35,10 +37,16 @@ class BoundedHead(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._ended_one = True
+
     def data_received(self, data: bytes) -> None:
+        self._ended_one = False
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
+            # Nobody says how much of a read that began with another request is this one's.
+            self._head_bytes += 1 if self._ended_one else len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 _log.warning("head_too_large", limit=MAX_HEAD_BYTES)
                 detail = f"request line and headers have at most {MAX_HEAD_BYTES} bytes"

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +14,9 @@ from tests.service.test_security_headers import running
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the number of headers, once the body is there."""
+    """Answers with the number of headers, once the body is there; /busy stops the server first."""
+    if scope["path"] == "/busy":
+        time.sleep(1)  # noqa: ASYNC251 (that is the point)
     while (await receive()).get("more_body"):
         pass
     body = str(len(scope["headers"])).encode()
@@ -74,6 +77,20 @@ def test_what_fits_is_answered_again_and_again(address: tuple[str, int]) -> None
         got = answer(connection)
     assert got.count(b"HTTP/1.1 200 OK") == 4
     assert got.count(b"\r\n\r\n5002") == 4 or got.count(b"5002") >= 3
+
+
+def test_a_head_may_come_behind_a_long_body(address: tuple[str, int]) -> None:
+    """In one read, of which it is but the end."""
+    busy = b"POST /busy HTTP/1.1\r\nhost: x\r\ncontent-length: 70000\r\n\r\n"
+    head = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(busy)
+        time.sleep(0.3)
+        connection.sendall(b"x" * 70_000 + head[:20])
+        time.sleep(1)
+        connection.sendall(head[20:])
+        got = answer(connection)
+    assert got.count(b"HTTP/1.1 200 OK") == 2
 
 
 def test_trailers_are_dropped(address: tuple[str, int]) -> None:
