@@ -135,13 +135,13 @@ class Planner:
     def usable(self, records: Sequence[Record]) -> list[Record]:
         """The records, without SIDs that this bundle cannot have: a bundle of the same name and
         version had other levels."""
-        if self._possible(*records):
+        if self._possible(records):
             return list(records)
         return [
-            record if self._possible(record) else replace(record, sid=None) for record in records
+            record if self._possible([record]) else replace(record, sid=None) for record in records
         ]
 
-    def _possible(self, *records: Record) -> bool:
+    def _possible(self, records: Sequence[Record]) -> bool:
         try:
             self._bundle.spec.parse(record.sid for record in records if record.sid)
         except SidError:

@@ -190,13 +190,13 @@ def test_work_space_grows_with_a_prompt_and_not_with_a_batch(
     pair: Pair, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     native, seen = pair[0], list[int]()
-    run = NativeModel._run
+    run = NativeModel._run_at_once
 
     def noted(self: NativeModel, rows: _Rows) -> None:
         seen.append(len(rows.x))
         run(self, rows)
 
-    monkeypatch.setattr(NativeModel, "_run", noted)
+    monkeypatch.setattr(NativeModel, "_run_at_once", noted)
     lengths = [3, 4, 5, 100, 1, 1, 6] * 10
     native.prefill(prompts(*lengths), [NOTHING] * len(lengths), 0)
     assert sum(seen) == sum(lengths)

@@ -124,8 +124,7 @@ class NativeModel:
         x = self._embedding.index_select(0, torch.tensor(ids))
         hidden = torch.empty(len(prompts), x.shape[1])
         rows = _Rows(cache, x, position, position, position + 1, begin, None, last, hidden)
-        for few in rows.split():
-            self._run(few)
+        self._run(rows)
         return cache, hidden
 
     def decode(self, cache: Cache, step: Step) -> Tensor:
@@ -147,8 +146,7 @@ class NativeModel:
         rows = _Rows(
             cache, x, length + behind, first + slot, length, begin, sees.contiguous(), None, x
         )
-        for few in rows.split():
-            self._run(few)
+        self._run(rows)
         return x if order is None else torch.empty_like(x).index_copy_(0, order, x)
 
     def logprobs(self, hidden: Tensor, parts: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -174,7 +172,11 @@ class NativeModel:
         return torch.tensor([token])
 
     def _run(self, rows: _Rows) -> None:
-        """All layers over some rows."""
+        """All layers over the rows."""
+        for few in rows.split():
+            self._run_at_once(few)
+
+    def _run_at_once(self, rows: _Rows) -> None:
         places = rows.cache.layers[0].shape[2]
         extra = 0 if rows.sees is None else rows.sees.shape[1]
         self._kernels.sidrec_run(
