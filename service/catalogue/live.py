@@ -25,7 +25,7 @@ from structlog.typing import FilteringBoundLogger
 from model_store.bundle import Bundle
 from service.catalogue.assign import Assigner
 from service.catalogue.changes import PAGE, Changes, Record, VersionLost, with_sid
-from service.catalogue.plan import Change, Outcome, Plan, Planner, Put
+from service.catalogue.plan import Change, Outcome, Plan, Planner
 from service.catalogue.snapshot import Snapshot
 from service.eligibility.policy import Policy
 from service.engine import Engine
@@ -128,13 +128,7 @@ class LiveCatalogue:
         Raises `CatalogueUnavailable` when Redis does not do its part (the changes may have been
         made then, or not; they can be repeated), `Overloaded` when too many wait.
         """
-        refused: dict[int, InvalidInput] = {}
-        for i, change in enumerate(changes):
-            try:
-                if isinstance(change, Put):
-                    self._planner.check(change)
-            except InvalidInput as error:
-                refused[i] = error
+        refused = await asyncio.to_thread(self._planner.refused, changes)
         possible = [change for i, change in enumerate(changes) if i not in refused]
         waiting = sum(len(caller.changes) for caller in self._callers)
         if waiting + len(possible) > _MOST_WAITING:

@@ -71,8 +71,18 @@ class Planner:
         self._schema: pa.Schema = bundle.catalogue.table.schema
         self._row_of = bundle.catalogue.row_of
 
-    def check(self, put: Put) -> None:
-        """Raises `InvalidInput` for what is wrong with a change whatever the catalogue holds."""
+    def refused(self, changes: Sequence[Change]) -> dict[int, InvalidInput]:
+        """What is wrong with changes whatever the catalogue holds, by their places."""
+        found = {}
+        for i, change in enumerate(changes):
+            try:
+                if isinstance(change, Put):
+                    self._check(change)
+            except InvalidInput as error:
+                found[i] = error
+        return found
+
+    def _check(self, put: Put) -> None:
         given = dict(put.attributes)
         check_value("title", given.pop("title", None), pa.string())
         check_attributes(given, self._schema)

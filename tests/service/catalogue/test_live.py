@@ -219,7 +219,7 @@ async def test_work_on_many_items_never_stops_the_event_loop(
 
         return call
 
-    methods = ("plan", "usable", "complete", "edition")
+    methods = ("refused", "plan", "usable", "complete", "edition")
     for name in methods:
         monkeypatch.setattr(Planner, name, noted(name))
     one = await open_live()
