@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from typing import TypedDict
 
@@ -41,6 +42,7 @@ from service.history import History
 from service.holder import Holder
 from service.keys.keyring import Keyring
 from service.loading import Loader
+from service.memory import GIVE_BACK_S, give_back
 from service.metrics import Metrics
 from service.metrics.http import HttpMetrics
 from service.models import Models
@@ -50,6 +52,7 @@ from service.pseudonyms import Pseudonyms
 from service.redis_client import RedisClient, connect_any
 from service.redis_server import EmbeddedRedis
 from service.redis_watch import kept_running
+from service.repeated import repeated
 from service.settings import Settings
 from service.tracing import Tracing
 
@@ -77,6 +80,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[State]:
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(
+                repeated(partial(asyncio.to_thread, give_back), GIVE_BACK_S)
+            )
             await stack.enter_async_context(tracing.exported())
             keyring = await _keyring(settings, metrics.http, stack)
             client = await _connect(settings, stack)

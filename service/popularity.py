@@ -12,7 +12,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -23,6 +23,7 @@ from service.errors import HistoryUnavailable
 from service.history import Event
 from service.redis_calls import Script, slot, text, unavailable
 from service.redis_client import RedisClient
+from service.repeated import repeated
 
 KEPT = 10_000
 """Items counted per scene, and delivered at once. One that is clicked rarely may fall off, and
@@ -133,22 +134,10 @@ class Popularity:
     async def kept_fresh(self) -> AsyncIterator[None]:
         """Refreshes until left, and then delivers what is left."""
         await self._try_refresh()
-        left = asyncio.Event()
-        task = asyncio.create_task(self._refresh_until(left))
         try:
-            yield
+            async with repeated(self._try_refresh, self._interval):
+                yield
         finally:
-            # Not by cancelling it: whoever swallows that would keep the process from ending.
-            left.set()
-            await task
-            await self._try_refresh()
-
-    async def _refresh_until(self, left: asyncio.Event) -> None:
-        while not left.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await left.wait()
-                    return
             await self._try_refresh()
 
     async def _try_refresh(self) -> None:

@@ -31,6 +31,7 @@ from service.experiments.treatment import Models, Treated, recommend_under
 from service.holder import InService, Version
 from service.metrics.experiments import ExperimentMetrics
 from service.redis_client import RedisClient
+from service.repeated import repeated
 
 MOST = 100
 """Experiments that are kept: each is looked at in every request, and has labels in the metrics."""
@@ -78,15 +79,9 @@ class Experiments:
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
         """Until left, follows the definitions and delivers what is counted."""
-        left = asyncio.Event()
         await self._look()
-        task = asyncio.create_task(self._look_until(left))
-        async with self._recorder.delivering(_DELIVER_S):
-            try:
-                yield
-            finally:
-                left.set()
-                await task
+        async with self._recorder.delivering(_DELIVER_S), repeated(self._look, _POLL_S):
+            yield
 
     def versions(self) -> list[Version]:
         """The versions that arms name, each once, as last read. Of experiments that have ended,
@@ -251,14 +246,6 @@ class Experiments:
     def _gone(self, name: str) -> None:
         self._metrics.gone(name)
         self._told = {told for told in self._told if told[0] != name}
-
-    async def _look_until(self, left: asyncio.Event) -> None:
-        while not left.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_POLL_S):
-                    await left.wait()
-                    return
-            await self._look()
 
     async def _look(self) -> None:
         try:

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,6 +20,7 @@ from service.errors import ExperimentsUnavailable
 from service.experiments.counters import REPEATABLE_S, ArmCounters, ArmKey, Outcome, Tally
 from service.experiments.running import Running
 from service.experiments.trail import Heard, Shown, Trails, credited
+from service.repeated import repeated
 
 LIMIT = 50_000
 """Answers and events that wait at most."""
@@ -131,25 +132,14 @@ class Recorder:
     @asynccontextmanager
     async def delivering(self, every_s: float) -> AsyncIterator[None]:
         """Delivers until left, and then what is left, as far as Redis takes it."""
-        left = asyncio.Event()
-        task = asyncio.create_task(self._deliver_until(left, every_s))
         try:
-            yield
+            async with repeated(self._try, every_s):
+                yield
         finally:
-            left.set()
-            await task
             for _ in range(2):  # the second time the events that came last
                 await self._try()
             if self.waiting:
                 _log.warning("experiments not delivered", waiting=self.waiting)
-
-    async def _deliver_until(self, left: asyncio.Event, every_s: float) -> None:
-        while not left.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
-                    await left.wait()
-                    return
-            await self._try()
 
     async def _try(self) -> None:
         try:

@@ -3,7 +3,8 @@
 import asyncio
 import hmac
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -12,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from service.errors import Unidentified
 from service.keys.file import KeysInvalid, distinct, read_keys
 from service.keys.key import Key, digest
+from service.repeated import repeated
 
 POLL_S = 1.0
 
@@ -77,22 +79,9 @@ class Keyring:
         if self._file is None:
             yield
             return
-        left = asyncio.Event()
-        task = asyncio.create_task(self._look_until(left, every_s))
-        try:
+        # A file may lie on a network.
+        async with repeated(partial(asyncio.to_thread, self.look), every_s):
             yield
-        finally:
-            left.set()
-            await task
-
-    async def _look_until(self, left: asyncio.Event, every_s: float) -> None:
-        while not left.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
-                    await left.wait()
-                    return
-            # A file may lie on a network.
-            await asyncio.to_thread(self.look)
 
     def _state(self) -> object:
         """Changes with the file, also where it is a link to another by now, or gone."""

@@ -5,16 +5,19 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from threading import Thread
 
 import psutil
 import pytest
 import torch
+from starlette.testclient import TestClient
 
 from model_store.adapters import tensor_shapes
 from model_store.bundle import Bundle
 from model_store.errors import BundleError
+from service import app
 from service.engine.torch.engine import PREFIX_BYTES
 from service.errors import DoesNotFit
 from service.memory import Need, _group_rooms, give_back, host_room
@@ -124,23 +127,43 @@ def test_control_groups_of_version_1(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="of glibc")
 def test_what_a_thread_freed_goes_back_to_the_system() -> None:
     last: list[torch.Tensor] = []
+    _with_holes(last)
+    before = _resident()
+    give_back()
+    assert before - _resident() > 60e6
+
+
+def test_a_service_gives_it_back_by_itself(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "GIVE_BACK_S", 0.05)
+    last: list[torch.Tensor] = []
+    service = app.create_app(Settings(bundle=bundle.path, engine="fake", state_dir=tmp_path))
+    with TestClient(service):
+        before = _resident()
+        _with_holes(last)
+        end = time.monotonic() + 10
+        while _resident() - before > 20e6:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def _with_holes(last: list[torch.Tensor]) -> None:
+    """Frees 80 MB on a thread, in blocks too small to be mapped; one behind them goes to `last`,
+    so that they do not go back by themselves."""
 
     def work() -> None:
-        several = [
-            torch.ones(20_000) for _ in range(1000)
-        ]  # 80 MB in blocks too small to be mapped
-        last.append(torch.ones(20_000))  # behind them all, so that they do not go by themselves
+        several = [torch.ones(20_000) for _ in range(1000)]
+        last.append(torch.ones(20_000))
         del several
-
-    def resident() -> int:
-        return int(psutil.Process().memory_info().rss)
 
     thread = Thread(target=work)
     thread.start()
     thread.join()
-    before = resident()
-    give_back()
-    assert before - resident() > 60e6
+
+
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
 
 
 _ARENAS = """

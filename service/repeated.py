@@ -1,0 +1,30 @@
+"""Work that is done again and again beside the requests."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+
+@asynccontextmanager
+async def repeated(work: Callable[[], Awaitable[object]], every_s: float) -> AsyncIterator[None]:
+    """Until left, awaits `work()` again and again with `every_s` seconds before each. Leaving waits
+    for the one under way. What it raises ends it, and is raised when it is left."""
+    left = asyncio.Event()
+    task = asyncio.create_task(_repeat(work, every_s, left))
+    try:
+        yield
+    finally:
+        # Not by cancelling it: whoever swallows that would keep the process from ending.
+        left.set()
+        await task
+
+
+async def _repeat(
+    work: Callable[[], Awaitable[object]], every_s: float, left: asyncio.Event
+) -> None:
+    while not left.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(every_s):
+                await left.wait()
+                return
+        await work()
