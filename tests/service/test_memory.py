@@ -252,5 +252,26 @@ def test_large_blocks_leave_no_holes(
     assert least <= int(found.stdout) <= most
 
 
+@pytest.mark.parametrize(
+    ("chosen", "used"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")]
+)
+def test_arrow_has_no_memory_of_its_own(chosen: dict[str, str], used: str) -> None:
+    code = """
+import pyarrow
+from service.memory import keep_little
+
+keep_little()
+before = pyarrow.system_memory_pool().bytes_allocated()
+array = pyarrow.array(range(1000))
+print(pyarrow.default_memory_pool().backend_name)
+print(pyarrow.system_memory_pool().bytes_allocated() - before >= array.nbytes)
+"""
+    run = [sys.executable, "-c", code]
+    env = _without_malloc() | chosen
+    found = subprocess.run(run, env=env, check=True, capture_output=True, text=True)
+    assert found.stdout.split() == [used, str(used == "system")]
+
+
 def _without_malloc() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    ours = ("MALLOC_", "ARROW_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
