@@ -42,7 +42,7 @@ from bench.timing import digits
 from bench.users import Users
 
 _BODIES = 4096
-_ROOM = 1.4
+_ROOM = 1.3
 """What one may wait, over the p99 at the rate before. With 1, every thirtieth is refused at that
 rate already: the queue estimates how long a search will take, and nobody knows."""
 _SETTLING_S = 5.0
@@ -54,7 +54,7 @@ def overload(
     times: Annotated[float, typer.Option(help="The flood, in saturations.")] = 3,
     share: Annotated[float, typer.Option(help="The rate before and after, of saturation.")] = 0.7,
     seconds: Annotated[float, typer.Option(help="Of the flood.")] = 60,
-    calm: Annotated[float, typer.Option(help="Seconds before it, and after it.")] = 20,
+    calm: Annotated[float, typer.Option(help="Seconds before it, and after it.")] = 60,
     in_flight: InFlight = DEFAULT_IN_FLIGHT,
     max_wait_ms: Annotated[
         int | None,

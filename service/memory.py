@@ -28,8 +28,8 @@ _BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 _GIB = 1 << 30
 
 GIVE_BACK_S = 10.0
-"""How often memory that was freed goes back: as jemalloc does by itself. It takes
-4 to 9 ms of a thread, for 20 to 30 MB under load."""
+"""How often memory that was freed goes back, as jemalloc has it by itself: 4 to 9 ms of a thread,
+for 20 to 30 MB under load."""
 
 _MALLOPT = {
     "MALLOC_ARENA_MAX": (-8, 2),
@@ -153,8 +153,8 @@ def keep_little() -> None:
     and short leave holes between each other. At 128 KiB there would be fewer still, but a search
     alone took 5 to 10% longer, for the pages that it gave back each time.
 
-    Arrow has an allocator of its own, mimalloc, that asks for huge pages: 1 MB of a catalogue
-    held 42, and more whenever the system joined some of its pages to a huge one.
+    Arrow has an allocator of its own, mimalloc, that asks for huge pages: it held 42 MB for 1 MB
+    of a catalogue, and grew by steps.
     """
     for variable, (parameter, value) in _MALLOPT.items():
         if variable not in os.environ:
