@@ -133,6 +133,7 @@ def test_what_a_thread_freed_goes_back_to_the_system() -> None:
     assert before - _resident() > 60e6
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="of glibc")
 def test_a_service_gives_it_back_by_itself(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
