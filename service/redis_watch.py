@@ -3,12 +3,13 @@ leave a service without histories until somebody looks."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
 from service.redis_server import EmbeddedRedis, RedisStartFailed
+from service.repeated import set_within
 
 _LOOK_S = 0.2
 _AGAIN_S = 2.0
@@ -32,11 +33,7 @@ async def kept_running(server: EmbeddedRedis) -> AsyncIterator[None]:
 
 async def _keep_running(server: EmbeddedRedis, left: asyncio.Event) -> None:
     pause_s = _LOOK_S
-    while not left.is_set():
-        with suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
-                await left.wait()
-                return
+    while not await set_within(left, pause_s):
         pause_s = _LOOK_S
         if not server.ended:
             continue

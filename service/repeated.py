@@ -19,12 +19,16 @@ async def repeated(work: Callable[[], Awaitable[object]], every_s: float) -> Asy
         await task
 
 
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Waits until the event is set, or until the time is over; whether it is set then."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    return event.is_set()
+
+
 async def _repeat(
     work: Callable[[], Awaitable[object]], every_s: float, left: asyncio.Event
 ) -> None:
-    while not left.is_set():
-        with suppress(TimeoutError):
-            async with asyncio.timeout(every_s):
-                await left.wait()
-                return
+    while not await set_within(left, every_s):
         await work()

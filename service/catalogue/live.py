@@ -30,6 +30,7 @@ from service.catalogue.snapshot import Snapshot
 from service.eligibility.policy import Policy
 from service.engine import Engine
 from service.errors import CatalogueUnavailable, InvalidInput, Overloaded, SidrecError
+from service.repeated import set_within
 
 _MOST_WAITING = 20_000
 """Changes that may wait in this process; more are refused."""
@@ -171,7 +172,7 @@ class LiveCatalogue:
 
     async def _follow(self, poll_s: float) -> None:
         while not self._closing.is_set():
-            await _set_within(self._wake, poll_s)
+            await set_within(self._wake, poll_s)
             self._wake.clear()
             before, began = self.current, monotonic()
             callers = [c for c in self._callers if not c.future.cancelled()]
@@ -187,9 +188,9 @@ class LiveCatalogue:
                 _log.exception("catalogue changes failed")
                 self._settle(callers, error)
                 self._damaged = True
-                await _set_within(self._closing, _FAILED_REST_S)
+                await set_within(self._closing, _FAILED_REST_S)
             if self.current is not before:
-                await _set_within(self._closing, max(_REST_S, 2 * (monotonic() - began)))
+                await set_within(self._closing, max(_REST_S, 2 * (monotonic() - began)))
 
     async def _turn(self, callers: Sequence[_Caller]) -> None:
         if self._damaged:
@@ -287,10 +288,3 @@ class LiveCatalogue:
         for caller in callers:
             if not caller.future.done():
                 caller.future.set_exception(error)
-
-
-async def _set_within(event: asyncio.Event, seconds: float) -> None:
-    """Waits until the event is set, or until the time is over."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
