@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
+from service.engine.torch.attention import attention
 from service.engine.torch.config import ModelConfig
 from service.engine.torch.forward import Cache, Step
 from service.engine.torch.linear import Linear, linear_of
@@ -42,6 +43,9 @@ class Model:
         level_tokens: Sequence[Tensor],
         dtype: torch.dtype,
     ) -> None:
+        if weights.embedding.device.type == "cuda":
+            # cuDNN plans anew for each shape, for some 50 ms, and prompts have all shapes.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self.config = config
         kind = torch.float32 if dtype == torch.int8 else dtype
         self._embedding = weights.embedding.to(kind)
@@ -83,23 +87,14 @@ class Model:
         )
         turn = self._turn.index_select(0, position)
         x = self._embedding.index_select(0, torch.tensor(ids, device=device))  # (N, hidden)
-        masks = [self._later(n, at) for n, at in zip(run, starts, strict=True)]
-        for i, (layer, kept) in enumerate(zip(self._layers, cache.layers, strict=True)):
-            q, kv = self._project(layer, x, turn)
-            at_end = i + 1 == len(cache.layers)
-            mixed = []
-            for j, (qj, kvj) in enumerate(zip(q.split(run), kv.split(run), strict=True)):
-                if (before := known[j].kept) is not None:
-                    kept[j, :, : starts[j]] = before[i, :, : starts[j]]
-                kept[j, :, starts[j] : lengths[j]] = kvj.transpose(0, 1)
-                # Of the last layer only the last position goes on: its keys are all that is
-                # needed of the others.
-                rows, mask = (qj[-1:], None) if at_end else (qj, masks[j])
-                mixed.append(self._causal(rows, kept[j, :, : lengths[j]], mask))
-            if at_end:
-                x = x[last]
-            x = self._rest(layer, x, mixed[0] if len(mixed) == 1 else torch.cat(mixed))
-        return cache, x
+        attend = attention(cache, known, run, self._group)
+        for layer, kept in zip(self._layers[:-1], cache.layers[:-1], strict=True):
+            x = self._rest(layer, x, attend(kept, *self._project(layer, x, turn)))
+        # Of the last layer only the last position goes on: its keys are all that is needed of the
+        # others.
+        layer, kept = self._layers[-1], cache.layers[-1]
+        mixed = attend.of_last(kept, *self._project(layer, x, turn))
+        return cache, self._rest(layer, x[last], mixed)
 
     def decode(self, cache: Cache, step: Step) -> Tensor:
         queries, width = len(cache.lengths), step.width
@@ -152,23 +147,6 @@ class Model:
         else:  # complex numbers have no small types
             pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()) * turn))
         return heads[:, : self._heads], heads[:, self._heads :]
-
-    def _later(self, rows: int, start: int) -> Tensor | None:
-        """Which tokens of a prompt its last `rows`, from `start` on, may see: (rows, n); None
-        where the order of the places says it."""
-        if start == 0 or rows == 1:
-            return None
-        seen = torch.ones(rows, start + rows, dtype=torch.bool, device=self.device)
-        return seen.tril_(start)
-
-    def _causal(self, q: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention within one prompt: its last rows q (m, H, D), kv (2·G, n, D)."""
-        k, v = kv.repeat_interleave(self._group, 0)[None].chunk(2, dim=1)
-        causal = mask is None and q.shape[0] > 1
-        mixed = scaled_dot_product_attention(
-            q.transpose(0, 1)[None], k, v, attn_mask=mask, is_causal=causal, scale=1.0
-        )
-        return mixed[0].transpose(0, 1).flatten(1)
 
     def _mask(self, cache: Cache, sees: Tensor) -> Tensor:
         """What each prefix attends to, its whole prompt included: (Q, 1, W·R, places), additive."""
