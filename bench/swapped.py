@@ -61,6 +61,16 @@ class Swap:
     load_s: float
     unload_s: float
 
+    @property
+    def began(self) -> float:
+        """When it was asked to load the version."""
+        return self.asked - self.load_s
+
+    @property
+    def seconds(self) -> float:
+        """Until the other version was unloaded."""
+        return self.done + self.unload_s - self.began
+
 
 @dataclass(slots=True)
 class Watched:
@@ -74,12 +84,12 @@ def swap_models(url: str, name: str, swaps: int, every_s: float) -> list[Swap]:
     """Loads the version that is not active, activates it and unloads the other, again and again,
     beginning every `every_s`. Raises `NotServing` where a step is refused."""
     made: list[Swap] = []
-    with Connection(url) as connection:
-        for number in range(swaps):
-            began = time.perf_counter()
-            new, old = (2, 1) if number % 2 == 0 else (1, 2)
+    for number in range(swaps):
+        began = time.perf_counter()
+        new, old = (2, 1) if number % 2 == 0 else (1, 2)
+        with Connection(url) as connection:  # one that is idle between swaps would be closed
             made.append(swap_model(connection, name, new, old))
-            time.sleep(max(0.0, began + every_s - time.perf_counter()))
+        time.sleep(max(0.0, began + every_s - time.perf_counter()))
     return made
 
 
