@@ -99,6 +99,11 @@ class Answered:
         return f"p50 {p50} ms, p99 {p99} ms, {self.failed} of {len(self.seconds)} failed"
 
 
+def percentile(sent: Sequence[Sent], share: float) -> float:
+    """Seconds within which `share` percent of these had ended; no number where there are none."""
+    return float(np.percentile([one.seconds for one in sent], share)) if sent else float("nan")
+
+
 def open_loop(
     url: str,
     bodies: Sequence[bytes],

@@ -25,7 +25,7 @@ import typer
 
 from bench import shapes
 from bench.connection import NotServing, store_events
-from bench.http_load import Answered, Sent, apart, closed_loop, even, scheduled
+from bench.http_load import Answered, Sent, apart, closed_loop, even, percentile, scheduled
 from bench.machine import describe
 from bench.options import (
     DEFAULT_CROWD,
@@ -49,7 +49,7 @@ _ROOM = 1.4
 rate already: the queue estimates how long a search will take, and nobody knows."""
 _SETTLING_S = 5.0
 """Of the flood, before memory is compared with its end."""
-_HUNDRED = 100
+_IN_A_ROW = 100
 _NORMAL_S = 2.0
 """After the flood, from when on latency is that of the lower rate."""
 
@@ -123,7 +123,7 @@ def _row(
     refused = [one for one in flood if one.outcome == "503"]
     settled = [one for one in after if one.due >= end + _NORMAL_S]
     below = [*first, *before, *settled]
-    p99 = _p99(below)
+    p99 = percentile(below, 99)
     rss = [
         size
         for at, size in memory
@@ -131,13 +131,13 @@ def _row(
     ]
     return {
         "below_p99_ms": p99 * 1e3,
-        "below_p99_of_each_ms": [_p99(one) * 1e3 for one in (first, before, settled)],
+        "below_p99_of_each_ms": [percentile(one, 99) * 1e3 for one in (first, before, settled)],
         "below_refused": sum(one.outcome != "200" for one in below),
         "admitted_per_second": len(admitted) / seconds,
-        "admitted_p99_ms": _p99(admitted) * 1e3,
-        "admitted_p99_over_below": _p99(admitted) / p99,
+        "admitted_p99_ms": percentile(admitted, 99) * 1e3,
+        "admitted_p99_over_below": percentile(admitted, 99) / p99,
         "refused": len(refused),
-        "refused_p99_ms": _p99(refused) * 1e3,
+        "refused_p99_ms": percentile(refused, 99) * 1e3,
         "otherwise": len(flood) - len(admitted) - len(refused),
         "normal_after_s": _normal(after, end, 2 * p99),
         "memory_mb": [rss[place] / 2**20 for place in (0, len(rss) // 2, -1)] if rss else None,
@@ -151,15 +151,11 @@ def _normal(after: Sequence[Sent], end: float, limit: float) -> float:
     """Seconds after `end` from which on a hundred requests in a row have at most one that was not
     answered within `limit`, to a tenth."""
     for moment in np.arange(end, max((one.due for one in after), default=end), 0.1):
-        following = [one for one in after if one.due >= moment][:_HUNDRED]
+        following = [one for one in after if one.due >= moment][:_IN_A_ROW]
         good = sum(one.outcome == "200" and one.seconds <= limit for one in following)
         if good >= 0.99 * len(following):
             return float(moment - end)
     return float("inf")
-
-
-def _p99(sent: Sequence[Sent]) -> float:
-    return float(np.percentile([one.seconds for one in sent], 99)) if sent else float("nan")
 
 
 @contextmanager

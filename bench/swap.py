@@ -12,12 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from bench import shapes
 from bench.connection import NotServing, store_events
-from bench.http_load import Answered, Sent, apart, closed_loop, open_loop
+from bench.http_load import Answered, Sent, apart, closed_loop, open_loop, percentile
 from bench.machine import describe
 from bench.options import (
     DEFAULT_CROWD,
@@ -143,7 +142,7 @@ def _latency(sent: Sequence[Sent]) -> dict[str, Any]:
 
 
 def _ms(sent: Sequence[Sent], share: float) -> float:
-    return float(np.percentile([one.seconds for one in sent], share)) * 1e3
+    return percentile(sent, share) * 1e3
 
 
 def _print(quiet: dict[str, Any], swapping: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ def test_each_phase_is_counted_for_itself() -> None:
     assert row["admitted_p99_over_below"] == pytest.approx(1.25)
     assert (row["refused"], row["otherwise"]) == (49, 1)
     assert row["refused_p99_ms"] == pytest.approx(10)
-    assert row["normal_after_s"] == pytest.approx(0.6)  # one of 101 may be late
+    assert row["normal_after_s"] == pytest.approx(0.6)  # one of a hundred may be late
     assert row["memory_growth"] == pytest.approx(0.01)
 
 

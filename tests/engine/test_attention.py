@@ -28,15 +28,18 @@ def test_together_is_one_by_one(lengths: list[int], starts: list[int]) -> None:
         for start in starts
     ]
     q, kv = torch.randn(sum(run), HEADS, SIZE), torch.randn(sum(run), 2 * KV, SIZE)
+    position = torch.cat([torch.arange(at, n) for at, n in zip(starts, lengths, strict=True)])
+    last = torch.tensor(run).cumsum(0) - 1
     found: list[list[Tensor]] = []
     for kind in (OneByOne, Together):
         cache = Cache.empty(LAYERS, KV, SIZE, lengths, ROOM, torch.zeros(0))
-        attend = attention(cache, known, run, HEADS // KV)
+        cache.put(known)
+        attend = attention(cache, starts, run, position, HEADS // KV)
         assert isinstance(attend, OneByOne)  # on a CPU
         if kind is Together:
-            attend = Together(cache, starts, run, HEADS // KV)
+            attend = Together(cache, starts, run, position, HEADS // KV)
         mixed = attend(cache.layers[0], q, kv)
-        of_last = attend.of_last(cache.layers[1], q, kv)
+        of_last = attend.of_last(cache.layers[1], q[last], kv)
         assert mixed.shape == (sum(run), HEADS * SIZE)
         assert of_last.shape == (len(run), HEADS * SIZE)
         found.append([mixed, of_last, *cache.layers])

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from service.engine.torch.forward import Cache
-from service.engine.torch.prefixes import Prefix
 
 _MOST = 1 << 26
 """Elements of a mask: 128 MB in bf16, and some 10 ms of products that are padding."""
@@ -26,20 +25,18 @@ class Attention(Protocol):
         ...
 
     def of_last(self, kept: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        """The same of the last token of each prompt alone: (Q, H·D)."""
+        """The same of the last token of each prompt alone, q (Q, H, D): (Q, H·D)."""
         ...
 
 
-def attention(cache: Cache, known: Sequence[Prefix], run: Sequence[int], group: int) -> Attention:
-    """What suits the device. `run` (Q,) are tokens behind the known ones; `group` is R."""
-    for j, prefix in enumerate(known):
-        if prefix.kept is not None:
-            for layer, before in zip(cache.layers, prefix.kept, strict=True):
-                layer[j, :, : prefix.tokens] = before[:, : prefix.tokens]
-    starts = [prefix.tokens for prefix in known]
+def attention(
+    cache: Cache, starts: Sequence[int], run: Sequence[int], position: Tensor, group: int
+) -> Attention:
+    """What suits the device. Of each prompt `starts` (Q,) tokens are in the cache and `run` (Q,)
+    follow, which have the places `position` (N,) in it; `group` is R."""
     if cache.lengths.device.type == "cpu" or not fits(run, cache.prompt):
-        return OneByOne(starts, run, group)
-    return Together(cache, starts, run, group)
+        return OneByOne(cache, starts, run, group)
+    return Together(cache, starts, run, position, group)
 
 
 def fits(run: Sequence[int], longest: int) -> bool:
@@ -51,36 +48,26 @@ def fits(run: Sequence[int], longest: int) -> bool:
 class OneByOne:
     """A prompt after the other, without padding: on a CPU that would be work."""
 
-    def __init__(self, starts: Sequence[int], run: Sequence[int], group: int) -> None:
+    def __init__(self, cache: Cache, starts: Sequence[int], run: Sequence[int], group: int) -> None:
         self._starts, self._run, self._group = starts, list(run), group
-        self._masks: list[Tensor | None] = [None] * len(self._run)
+        device = cache.lengths.device
+        self._masks = [_later(n, start, device) for n, start in zip(run, starts, strict=True)]
 
     def __call__(self, kept: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        return self._each(kept, q, kv, last=False)
+        return self._each(kept, q.split(self._run), kv, self._masks)
 
     def of_last(self, kept: Tensor, q: Tensor, kv: Tensor) -> Tensor:
-        return self._each(kept, q, kv, last=True)
+        return self._each(kept, q.split(1), kv, [None] * len(q))
 
-    def _each(self, kept: Tensor, q: Tensor, kv: Tensor, *, last: bool) -> Tensor:
+    def _each(
+        self, kept: Tensor, rows: Sequence[Tensor], kv: Tensor, masks: Sequence[Tensor | None]
+    ) -> Tensor:
         mixed = []
-        for j, (qj, kvj) in enumerate(zip(q.split(self._run), kv.split(self._run), strict=True)):
+        for j, (qj, kvj) in enumerate(zip(rows, kv.split(self._run), strict=True)):
             start, length = self._starts[j], self._starts[j] + len(kvj)
             kept[j, :, start:length] = kvj.transpose(0, 1)
-            rows, mask = (qj[-1:], None) if last else (qj, self._later(j, kept.device))
-            mixed.append(self._causal(rows, kept[j, :, :length], mask))
+            mixed.append(self._causal(qj, kept[j, :, :length], masks[j]))
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
-
-    def _later(self, j: int, device: torch.device) -> Tensor | None:
-        """Which tokens of prompt j the ones that run may see: (run, n); None where the order of the
-        places says it."""
-        rows, start = self._run[j], self._starts[j]
-        if start == 0 or rows == 1:
-            return None
-        mask = self._masks[j]
-        if mask is None:
-            seen = torch.ones(rows, start + rows, dtype=torch.bool, device=device)
-            mask = self._masks[j] = seen.tril_(start)
-        return mask
 
     def _causal(self, q: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
         """Attention within one prompt: its last rows q (m, H, D), kv (2·G, n, D)."""
@@ -95,18 +82,21 @@ class OneByOne:
 class Together:
     """All prompts at once, each padded to the longest: on a GPU a launch costs more than that."""
 
-    def __init__(self, cache: Cache, starts: Sequence[int], run: Sequence[int], group: int) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        starts: Sequence[int],
+        run: Sequence[int],
+        position: Tensor,
+        group: int,
+    ) -> None:
         device, queries, most = cache.lengths.device, len(run), max(run)
-        counts = torch.tensor(run, device=device)
-        start = torch.tensor(starts, device=device)
+        start, counts = torch.tensor(starts, device=device), torch.tensor(run, device=device)
         self._group, self._prompt, self._shape = group, cache.prompt, (queries, most)
         # (N,) of the packed tokens: whose each is, and its place in the prompt and in the grid.
         self._query = torch.repeat_interleave(torch.arange(queries, device=device), counts)
-        first = (counts.cumsum(0) - counts)[self._query]
-        slot = torch.arange(len(self._query), device=device) - first
-        self._place = start[self._query] + slot
-        self._grid = self._query * most + slot
-        self._last = counts.cumsum(0) - 1
+        self._place = position
+        self._grid = self._query * most + position - start[self._query]
         places = torch.arange(cache.prompt, device=device)
         like = cache.layers[0]
         seen = places <= (start[:, None] + torch.arange(most, device=device))[..., None]
@@ -128,9 +118,18 @@ class Together:
         kept[self._query, :, self._place] = kv
         k, v = kept[:, :, : self._prompt].chunk(2, dim=1)
         # Query heads that share a KV head become rows: (Q, G, R, D).
-        rows = q[self._last].unflatten(1, (k.shape[1], self._group))
+        rows = q.unflatten(1, (k.shape[1], self._group))
         mixed = scaled_dot_product_attention(rows, k, v, attn_mask=self._inside, scale=1.0)
         return mixed.flatten(1)
+
+
+def _later(rows: int, start: int, device: torch.device) -> Tensor | None:
+    """Which tokens of a prompt its last `rows`, from `start` on, may see: (rows, n); None where the
+    order of the places says it."""
+    if start == 0 or rows == 1:
+        return None
+    seen = torch.ones(rows, start + rows, dtype=torch.bool, device=device)
+    return seen.tril_(start)
 
 
 def _additive(seen: Tensor, like: Tensor) -> Tensor:

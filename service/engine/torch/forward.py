@@ -43,6 +43,13 @@ class Cache:
         kept = [_zeros(shape, like) for _ in range(layers)]
         return cls(kept, torch.tensor(lengths, device=like.device), longest, longest)
 
+    def put(self, known: Sequence[Prefix]) -> None:
+        """Copies what is known of each prompt."""
+        for j, prefix in enumerate(known):
+            if prefix.kept is not None:
+                for layer, kept in zip(self.layers, prefix.kept, strict=True):
+                    layer[j, :, : prefix.tokens] = kept[:, : prefix.tokens]
+
 
 def _zeros(shape: Sequence[int], like: Tensor) -> Tensor:
     """On a CPU by numpy, which asks the system for zeros; torch writes them, where nobody may

@@ -87,14 +87,15 @@ class Model:
         )
         turn = self._turn.index_select(0, position)
         x = self._embedding.index_select(0, torch.tensor(ids, device=device))  # (N, hidden)
-        attend = attention(cache, known, run, self._group)
+        cache.put(known)
+        attend = attention(cache, starts, run, position, self._group)
         for layer, kept in zip(self._layers[:-1], cache.layers[:-1], strict=True):
             x = self._rest(layer, x, attend(kept, *self._project(layer, x, turn)))
         # Of the last layer only the last position goes on: its keys are all that is needed of the
         # others.
         layer, kept = self._layers[-1], cache.layers[-1]
-        mixed = attend.of_last(kept, *self._project(layer, x, turn))
-        return cache, self._rest(layer, x[last], mixed)
+        q, kv = self._project(layer, x, turn)
+        return cache, self._rest(layer, x[last], attend.of_last(kept, q[last], kv))
 
     def decode(self, cache: Cache, step: Step) -> Tensor:
         queries, width = len(cache.lengths), step.width

@@ -112,10 +112,7 @@ class NativeModel:
         starts = [prefix.tokens for prefix in known]
         layers, size = self._config.num_hidden_layers, self._config.head_dim
         cache = Cache.empty(layers, self._kv, size, lengths, room, self._embedding)
-        for j, prefix in enumerate(known):
-            if prefix.kept is not None:
-                for layer, kept in zip(cache.layers, prefix.kept, strict=True):
-                    layer[j, :, : prefix.tokens] = kept[:, : prefix.tokens]
+        cache.put(known)
         ids = [t for prompt, at in zip(prompts, starts, strict=True) for t in prompt[at:]]
         position = torch.cat([torch.arange(at, n) for at, n in zip(starts, lengths, strict=True)])
         run = torch.tensor([n - at for n, at in zip(lengths, starts, strict=True)])
