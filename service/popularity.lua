@@ -15,6 +15,12 @@ local function text(number)
   return string.format('%.17g', number)
 end
 
+local function live_on()
+  for _, key in ipairs({counts, scale}) do
+    redis.call('PEXPIRE', key, string.format('%.0f', 60 * half_life))
+  end
+end
+
 local landmark = tonumber(redis.call('HGET', scale, 'landmark'))
 local was = tonumber(redis.call('HGET', scale, 'half_life'))
 if not landmark then -- new, or evicted, and then the scores mean nothing
@@ -32,6 +38,7 @@ end
 if not landmark then
   landmark = at
   redis.call('HSET', scale, 'landmark', text(landmark), 'half_life', text(half_life))
+  live_on()
 end
 
 if #ARGV > 5 and redis.call('SET', delivered, 1, 'PX', ARGV[5], 'NX') then
@@ -40,9 +47,7 @@ if #ARGV > 5 and redis.call('SET', delivered, 1, 'PX', ARGV[5], 'NX') then
     redis.call('ZINCRBY', counts, text(tonumber(ARGV[i + 1]) * grown), ARGV[i])
   end
   redis.call('ZREMRANGEBYRANK', counts, 0, -(kept + 1))
-  for i = 1, 2 do
-    redis.call('PEXPIRE', KEYS[i], string.format('%.0f', 60 * half_life))
-  end
+  live_on()
 end
 
 local highest = redis.call('ZREVRANGE', counts, 0, tonumber(ARGV[4]) - 1, 'WITHSCORES')

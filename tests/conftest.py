@@ -1,5 +1,6 @@
 """Fixtures that several wings share."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,11 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedR
 
 @pytest.fixture
 def redis_url(redis_server: EmbeddedRedis) -> str:
-    """The URL of a real Redis with nothing in it."""
+    """The URL of a real Redis with nothing in it, and that nobody else writes to."""
     with redis.Redis.from_url(redis_server.url) as client:
+        within = time.monotonic() + 10
+        while len(others := client.client_list()) > 1:
+            assert time.monotonic() < within, f"an earlier test left clients behind: {others}"
+            time.sleep(0.01)
         client.flushall()
     return redis_server.url

@@ -16,20 +16,23 @@ from tests.faults.processes import Service
 
 
 @pytest.fixture(scope="session")
-def shared(
-    redis_server: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], str]]:
-    """The address of a service that starts when it is first asked for; knows no users then."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """The address of a service that starts when it is first asked for; knows no users then.
+
+    It outlives its pages' tests and writes now and then, so it has a Redis of its own.
+    """
     with ExitStack() as stack:
-        running: list[Service] = []
+        running: list[tuple[EmbeddedRedis, Service]] = []
 
         def start() -> str:
             if not running:
-                log: Path = tmp_path_factory.mktemp("docs") / "log"
-                settings = {"redis_url": redis_server.url, "redis_timeout_ms": 10_000}
-                running.append(stack.enter_context(Service(log, settings)))
-            _forget_users(redis_server.url, running[0].url)
-            return running[0].url.removeprefix("http://")
+                folder = tmp_path_factory.mktemp("docs")
+                server = stack.enter_context(EmbeddedRedis(folder))
+                settings = {"redis_url": server.url, "redis_timeout_ms": 10_000}
+                running.append((server, stack.enter_context(Service(folder / "log", settings))))
+            server, service = running[0]
+            _forget_users(server.url, service.url)
+            return service.url.removeprefix("http://")
 
         yield start
 
