@@ -50,6 +50,7 @@ rate already: the queue estimates how long a search will take, and nobody knows.
 _SETTLING_S = 5.0
 """Of the flood, before memory is compared with its end."""
 _IN_A_ROW = 100
+_ADMITTED = ("200", "popular")
 _NORMAL_S = 2.0
 """After the flood, from when on latency is that of the lower rate."""
 
@@ -105,6 +106,8 @@ def overload(
     _print(rows[0], times, share)
     write_json(out, "overload", machine=describe(), settings=settings, rows=rows)
     _draw(found, calm, seconds, out)
+    if rows[0]["otherwise"]:
+        raise typer.Exit(1)
 
 
 def _row(
@@ -119,7 +122,7 @@ def _row(
     before = [one for one in found.each if one.due < calm]
     flood = [one for one in found.each if calm <= one.due < end]
     after = [one for one in found.each if one.due >= end]
-    admitted = [one for one in flood if one.outcome == "200"]
+    admitted = [one for one in flood if one.outcome in _ADMITTED]
     refused = [one for one in flood if one.outcome == "503"]
     settled = [one for one in after if one.due >= end + _NORMAL_S]
     below = [*first, *before, *settled]
@@ -134,6 +137,7 @@ def _row(
         "below_p99_of_each_ms": [percentile(one, 99) * 1e3 for one in (first, before, settled)],
         "below_refused": sum(one.outcome != "200" for one in below),
         "admitted_per_second": len(admitted) / seconds,
+        "by_fallback": sum(one.outcome == "popular" for one in admitted),
         "admitted_p99_ms": percentile(admitted, 99) * 1e3,
         "admitted_p99_over_below": percentile(admitted, 99) / p99,
         "refused": len(refused),
@@ -189,6 +193,7 @@ def _print(row: dict[str, Any], times: float, share: float) -> None:
         [f"answers/s at {times:g} times it", digits(row["admitted_per_second"]), ""],
         ["p99 of those admitted, ms", digits(row["admitted_p99_ms"]), ""],
         [f"  over that at {share:.0%}", f"{row['admitted_p99_over_below']:.2f}", "2"],
+        ["  of them answered without the model", f"{row['by_fallback']}", ""],
         ["refused", f"{row['refused']:,}", ""],
         ["p99 of refusals, ms", digits(row["refused_p99_ms"]), "20"],
         ["failed otherwise", f"{row['otherwise']}", "0"],
@@ -201,14 +206,15 @@ def _print(row: dict[str, Any], times: float, share: float) -> None:
 
 def _draw(found: Answered, calm: float, seconds: float, out: Path) -> None:
     with figure(out, "overload", 1) as [axis]:
-        for outcome, colour in (("200", COLOURS[0]), ("503", COLOURS[1])):
-            sent = [one for one in found.each if one.outcome == outcome]
+        parts = (("answered", _ADMITTED, COLOURS[0]), ("refused", ("503",), COLOURS[1]))
+        for label, outcomes, colour in parts:
+            sent = [one for one in found.each if one.outcome in outcomes]
             axis.plot(
                 [one.due for one in sent],
                 [one.seconds * 1e3 for one in sent],
                 ",",
                 color=colour,
-                label={"200": "answered", "503": "refused"}[outcome],
+                label=label,
             )
         for edge in (calm, calm + seconds):
             axis.axvline(edge, color="grey", linewidth=1)

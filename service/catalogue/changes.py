@@ -6,6 +6,7 @@ behind it. A record knows attributes and no bundle. SIDs stand beside it, for ea
 All keys of a catalogue share a slot of a Redis Cluster.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -60,11 +61,12 @@ class Changes:
         with unavailable(CatalogueUnavailable):
             [answer] = await self._read.run(self._client, [(self._keys, [str(since), str(PAGE)])])
         try:
-            version, *fields = list(answer)
+            version, changes = answer
             latest = int(float(text(version)))
-            rows = [fields[i : i + 4] for i in range(0, len(fields), 4)]
-            records = [_record(text(row[0]), row[2], row[3]) for row in rows]
-            reached = int(float(text(rows[-1][1]))) if rows else since
+            # A full page takes milliseconds, for which requests would wait.
+            records, reached = (
+                ([], since) if changes is None else await asyncio.to_thread(_page, text(changes))
+            )
         except (TypeError, ValueError, AttributeError) as error:
             raise CatalogueUnavailable("changes do not hold what sidrec wrote") from error
         if latest < since:
@@ -74,9 +76,7 @@ class Changes:
     async def write(self, version: int, records: Sequence[Record]) -> int | None:
         """All of them or none; the version after. None where somebody else wrote behind
         `version`: read that first."""
-        arguments = [str(version)]
-        for record in records:
-            arguments += [record.item_id, _json(record), record.sid or ""]
+        arguments = [str(version), await asyncio.to_thread(_changes, records)]
         with unavailable(CatalogueUnavailable):
             [after] = await self._write.run(self._client, [(self._keys, arguments)], kept=True)
         if not isinstance(after, int):
@@ -98,16 +98,26 @@ def with_sid(record: Record, sid: str) -> Record:
     return replace(record, sid=sid)
 
 
-def _record(item_id: str, document: object, sid: object) -> Record:
-    values = json.loads(text(document))
-    return Record(
-        item_id,
-        values.get("attributes", {}),
-        values.get("deleted", False),
-        None if sid is None else text(sid),
-    )
+def _page(changes: str) -> tuple[list[Record], int]:
+    """What the script answers, and the number of the last change."""
+    fields = json.loads(changes)
+    rows = [fields[i : i + 4] for i in range(0, len(fields), 4)]
+    return [_record(row[0], row[2], row[3] or None) for row in rows], int(float(rows[-1][1]))
 
 
-def _json(record: Record) -> str:
-    values = {"deleted": True} if record.deleted else {"attributes": record.attributes}
+def _record(item_id: str, document: str, sid: str | None) -> Record:
+    values = json.loads(document)
+    return Record(item_id, values.get("attributes", {}), values.get("deleted", False), sid)
+
+
+def _changes(records: Sequence[Record]) -> str:
+    """What the script takes."""
+    fields: list[str] = []
+    for record in records:
+        values = {"deleted": True} if record.deleted else {"attributes": record.attributes}
+        fields += [record.item_id, _json(values), record.sid or ""]
+    return _json(fields)
+
+
+def _json(values: object) -> str:
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))

@@ -20,7 +20,7 @@ def test_it_runs_to_the_end(measure: Measure, bundle: Bundle) -> None:
 
 def test_each_phase_is_counted_for_itself() -> None:
     calm = [Sent(second / 10, 0.1, "200") for second in range(100)]
-    flood = [Sent(10 + n / 10, 0.15, "200") for n in range(50)]
+    flood = [Sent(10 + n / 10, 0.15, "200") for n in range(49)] + [Sent(14.9, 0.15, "popular")]
     flood += [Sent(15 + n / 10, 0.01, "503") for n in range(49)] + [Sent(19.9, 30.0, "error")]
     after = [Sent(20.55, 0.3, "200"), Sent(21.25, 0.1, "503")]
     after += [Sent(22 + n / 100, 0.08, "200") for n in range(100)]
@@ -34,6 +34,7 @@ def test_each_phase_is_counted_for_itself() -> None:
     assert row["below_p99_of_each_ms"] == pytest.approx([120, 100, 80])
     assert row["admitted_p99_over_below"] == pytest.approx(1.25)
     assert (row["refused"], row["otherwise"]) == (49, 1)
+    assert (row["admitted_per_second"], row["by_fallback"]) == (5, 1)
     assert row["refused_p99_ms"] == pytest.approx(10)
     assert row["normal_after_s"] == pytest.approx(0.6)  # one of a hundred may be late
     assert row["memory_growth"] == pytest.approx(0.01)
