@@ -3,8 +3,11 @@
 When a search that joins would be done follows from how many are under way with it, and from the
 rate at which searches have lately ended (Little's law). The queue is full where that would be later
 than a limit, so that who is let in gets its answer in about that time however many come, and who
-is not learns so at once. The rate counts only time in which there was something to do: it is what
-the engine manages, not what is asked of it.
+is not learns so at once.
+
+The rate is that of the time until the last search ended. What has passed since tells nothing of it,
+for an engine ends a whole batch at once; unless it is longer than anybody may wait. Nor does time
+in which there was nothing to do: the rate is what the engine manages, not what is asked of it.
 
 Callers share a full queue: one that holds less than its part still gets in, and the others get
 nothing more until they are down to theirs.
@@ -19,7 +22,11 @@ from contextlib import contextmanager
 from service.errors import Overloaded
 
 _MEMORY_S = 1.0
-"""Busy time after which what was seen counts for a third."""
+"""Busy time after which what was seen counts for a third; but half of it is kept whatever the time
+from one end to the next, or an engine of slow batches would be judged by parts of one."""
+_LEAST_KEPT = 0.5
+_STANDS_STILL_S = 1.0
+"""An engine that ends nothing for so long, and for as long as one may wait, stands still."""
 _LEAST = 2
 """Searches that may always be under way: an engine that never saw two at once would have no
 batches, and its rate would stay that of single searches."""
@@ -35,8 +42,9 @@ class EngineQueue:
         self._max_wait = max_wait_ms / 1000 or math.inf
         self._of: Counter[str] = Counter()
         self._under_way = 0
-        self._done = self._busy = 0.0
-        self._looked = 0.0
+        # Ended searches and the seconds that the engine was busy with them, earlier ones less.
+        self._ended = self._busy = 0.0
+        self._since = 0.0
 
     @property
     def under_way(self) -> int:
@@ -46,15 +54,16 @@ class EngineQueue:
     @property
     def wait(self) -> float:
         """Seconds that those under way would take; 0 where nothing is known."""
-        self._look()
-        return self._under_way * self._busy / self._done if self._done else 0.0
+        expected = self._under_way * self._busy / self._ended if self._ended else 0.0
+        return max(expected, self._still)
 
     @property
     def limit(self) -> float:
         """How many may be under way, the last one included; infinite where nothing is known, or
         there is no limit."""
-        self._look()
-        return max(_LEAST, self._max_wait * self._done / self._busy) if self._done else math.inf
+        if self._still > max(self._max_wait, _STANDS_STILL_S):
+            return _LEAST
+        return max(_LEAST, self._max_wait * self._ended / self._busy) if self._busy else math.inf
 
     def full_for(self, caller: str) -> bool:
         """Whether this caller may not join now."""
@@ -73,25 +82,26 @@ class EngineQueue:
     @contextmanager
     def search(self, caller: str) -> Iterator[None]:
         """Around a search. One that fails, or is given up, says nothing of the rate."""
-        self._look()
+        if not self._under_way:
+            self._since = time.monotonic()
         self._under_way += 1
         self._of[caller] += 1
         try:
             yield
-            self._look()
-            self._done += 1
+            self._count()
         finally:
-            self._look()
             self._under_way -= 1
             self._of[caller] -= 1
             if not self._of[caller]:
                 del self._of[caller]
 
-    def _look(self) -> None:
-        """Lets the time since the last look count."""
-        now = time.monotonic()
-        if self._under_way:
-            kept = math.exp((self._looked - now) / _MEMORY_S)
-            self._done *= kept
-            self._busy = self._busy * kept + _MEMORY_S * (1 - kept)
-        self._looked = now
+    @property
+    def _still(self) -> float:
+        """Seconds for which the engine has had something to do and has ended nothing."""
+        return time.monotonic() - self._since if self._under_way else 0.0
+
+    def _count(self) -> None:
+        took, self._since = self._still, time.monotonic()
+        kept = max(math.exp(-took / _MEMORY_S), _LEAST_KEPT)
+        self._ended = self._ended * kept + 1
+        self._busy = self._busy * kept + took

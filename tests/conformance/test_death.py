@@ -96,6 +96,7 @@ def test_over_http(kind: str, tiny: Bundle, redis_url: str, tmp_path: Path) -> N
         bundle=tiny.path,
         engine=kind,
         engine_options=OPTIONS[kind],
+        max_wait_ms=0,  # a slow machine refuses none of them
         redis_url=redis_url,
         redis_timeout_ms=PATIENT_MS,
         state_dir=tmp_path,

@@ -45,6 +45,7 @@ def serving(bundle: Bundle, state: Path, redis_url: str, **options: Any) -> Iter
         engine="vllm",
         engine_options=options,
         beam_width=BEAMS,
+        max_wait_ms=0,  # a slow machine refuses none of them
         redis_url=redis_url,
         redis_timeout_ms=PATIENT_MS,
         state_dir=state,

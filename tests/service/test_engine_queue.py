@@ -9,6 +9,9 @@ from service import engine_queue
 from service.engine_queue import EngineQueue
 from service.errors import EngineError, Overloaded
 
+Batch = list[tuple[ExitStack, int]]
+"""Searches that run or wait, and when each came."""
+
 
 class Clock:
     """Instead of `time.monotonic`."""
@@ -87,9 +90,9 @@ def test_an_engine_that_stands_still_is_noticed_while_it_does(clock: Clock) -> N
         queue.check("a")
         clock.now += 5
         assert queue.limit == engine_queue._LEAST
-        with pytest.raises(Overloaded):
+        with pytest.raises(Overloaded, match=r"20 searches are ahead, which take 5\.00 s"):
             queue.check("a")
-    run(queue, clock, 300, 0.01)
+    run(queue, clock, 500, 0.01)
     assert queue.limit == pytest.approx(100, rel=0.1)
 
 
@@ -110,27 +113,48 @@ def test_an_engine_that_has_ended_one_search_has_another_one_there(clock: Clock)
     assert queue.limit == engine_queue._LEAST
 
 
-def test_batches_grow_as_long_as_two_are_done_in_time(clock: Clock) -> None:
-    """Somebody comes every millisecond; the engine takes 20 ms and 1 ms for each of a batch."""
-    queue = EngineQueue(100)
-    run(queue, clock, 100, 0.021)
+@pytest.mark.parametrize("tick", [0.001, 0.01, 0.1])
+def test_batches_grow_as_long_as_those_let_in_are_done_in_time(clock: Clock, tick: float) -> None:
+    """Three come in each tick; the engine takes 20 ticks and one for each of a batch. One may wait
+    a hundred."""
+    queue = EngineQueue(round(100_000 * tick))
+    run(queue, clock, 100, 21 * tick)
     assert queue.limit < 5
-    running, waiting, sizes, end = ExitStack(), ExitStack(), [0], 0.0
-    for _ in range(5000):
-        if clock.now >= end:
-            before = queue.under_way
-            running.close()
-            running, waiting = waiting.pop_all(), ExitStack()
-            sizes.append(queue.under_way)
-            assert before == sum(sizes[-2:])
-            end = clock.now + 0.02 + 0.001 * sizes[-1]
-        if not queue.full_for("a"):
-            waiting.enter_context(queue.search("a"))
-        clock.now += 0.001
-    # Two of 30 take 100 ms.
-    assert 50 <= sum(sizes[-2:]) <= 60
-    running.close()
-    waiting.close()
+    running, waiting, sizes, waited = Batch(), Batch(), list[int](), list[int]()
+    end = 0
+    for now in range(50_000):
+        clock.now += tick
+        if now >= end:
+            for search, joined in running:
+                waited.append(now - joined)
+                search.close()
+            running, waiting = waiting, []
+            sizes.append(len(running))
+            end = now + 20 + len(running) if running else now
+        for _ in range(3):
+            if not queue.full_for("a"):
+                waiting.append((ExitStack(), now))
+                waiting[-1][0].enter_context(queue.search("a"))
+    later = sorted(waited[len(waited) // 2 :])
+    assert (
+        later[-1] <= 112
+    )  # the last ones of a batch joined it when it was not known to be so long
+    assert 55 <= max(sizes[-4:]) <= 70
+    for search, _ in running + waiting:
+        search.close()
+
+
+def test_a_first_batch_is_not_refused_for_what_one_search_took(clock: Clock) -> None:
+    queue = EngineQueue(5000)
+    run(queue, clock, 1, 0.1)
+    with ExitStack() as searches:
+        for _ in range(24):
+            queue.check("a")
+            searches.enter_context(queue.search("a"))
+        for _ in range(20):  # the engine is at work on them
+            queue.check("a")
+            clock.now += 0.1
+    assert queue.limit > 24
 
 
 def test_without_a_limit_any_number_waits(clock: Clock) -> None:
