@@ -53,7 +53,7 @@ class EngineQueue:
 
     @property
     def wait(self) -> float:
-        """Seconds that those under way would take; 0 where nothing is known."""
+        """Seconds that those under way would take; at least as many as nothing has ended for."""
         expected = self._under_way * self._busy / self._ended if self._ended else 0.0
         return max(expected, self._still)
 
