@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -107,6 +108,18 @@ class Redis:
         self.kill()
 
 
+def kill_whole(process: subprocess.Popen[Any]) -> None:
+    """Kills a service and what it has started: its own Redis would outlive it, and wait for the
+    next one on the same data."""
+    if process.poll() is None:
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for child in started:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    process.wait(START_S)
+
+
 class Service:
     """A real `sidrec serve`; settings by their names in `service.settings`. Port 0: a free one."""
 
@@ -177,4 +190,4 @@ class Service:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.end(signal.SIGKILL)
+        kill_whole(self.process)

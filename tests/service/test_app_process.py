@@ -20,6 +20,7 @@ import pytest
 
 from model_store.bundle import Bundle
 from service.redis_server import EmbeddedRedis
+from tests.faults.processes import kill_whole
 from tests.service.test_api import HISTORY, event
 
 SIDREC = Path(sys.executable).with_name("sidrec")
@@ -83,7 +84,8 @@ def serve(bundle: Bundle, tmp_path: Path) -> Iterator[Serve]:
     yield start
     for one in started:
         if one.process.poll() is None:
-            one.end(signal.SIGKILL)
+            kill_whole(one.process)
+            one.wait()
 
 
 def test_it_answers_with_the_real_engine_and_a_private_redis(serve: Serve) -> None:
