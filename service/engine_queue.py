@@ -101,7 +101,8 @@ class EngineQueue:
         return time.monotonic() - self._since if self._under_way else 0.0
 
     def _count(self) -> None:
-        took, self._since = self._still, time.monotonic()
+        now = time.monotonic()
+        took, self._since = now - self._since, now
         kept = max(math.exp(-took / _MEMORY_S), _LEAST_KEPT)
         self._ended = self._ended * kept + 1
         self._busy = self._busy * kept + took

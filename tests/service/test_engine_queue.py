@@ -36,12 +36,17 @@ def run(queue: EngineQueue, clock: Clock, count: int, seconds: float, caller: st
             clock.now += seconds
 
 
+def join(queue: EngineQueue, searches: ExitStack, count: int, caller: str = "a") -> None:
+    """So many searches join, all of them let in, and are under way until `searches` closes."""
+    for _ in range(count):
+        queue.check(caller)
+        searches.enter_context(queue.search(caller))
+
+
 def test_nothing_is_refused_before_anything_is_known(clock: Clock) -> None:
     queue = EngineQueue(10)
     with ExitStack() as searches:
-        for _ in range(1000):
-            queue.check("a")
-            searches.enter_context(queue.search("a"))
+        join(queue, searches, 1000)
         assert (queue.wait, queue.under_way) == (0, 1000)
 
 
@@ -52,8 +57,7 @@ def test_the_wait_is_the_number_ahead_over_the_rate(clock: Clock) -> None:
     with ExitStack() as searches:
         for ahead in range(math.floor(queue.limit)):
             assert queue.wait == pytest.approx(ahead / 50, rel=0.02)
-            queue.check("a")
-            searches.enter_context(queue.search("a"))
+            join(queue, searches, 1)
         with pytest.raises(
             Overloaded, match=r"2[45] searches are ahead, which take 0\.[45]\d s"
         ) as refused:
@@ -135,10 +139,8 @@ def test_batches_grow_as_long_as_those_let_in_are_done_in_time(clock: Clock, tic
             if not queue.full_for("a"):
                 waiting.append((ExitStack(), now))
                 waiting[-1][0].enter_context(queue.search("a"))
-    later = sorted(waited[len(waited) // 2 :])
-    assert (
-        later[-1] <= 112
-    )  # the last ones of a batch joined it when it was not known to be so long
+    # The last ones of a batch joined it when it was not known to be so long.
+    assert max(waited[len(waited) // 2 :]) <= 112
     assert 55 <= max(sizes[-4:]) <= 70
     for search, _ in running + waiting:
         search.close()
@@ -148,9 +150,7 @@ def test_a_first_batch_is_not_refused_for_what_one_search_took(clock: Clock) -> 
     queue = EngineQueue(5000)
     run(queue, clock, 1, 0.1)
     with ExitStack() as searches:
-        for _ in range(24):
-            queue.check("a")
-            searches.enter_context(queue.search("a"))
+        join(queue, searches, 24)
         for _ in range(20):  # the engine is at work on them
             queue.check("a")
             clock.now += 0.1
@@ -161,9 +161,7 @@ def test_without_a_limit_any_number_waits(clock: Clock) -> None:
     queue = EngineQueue(0)
     run(queue, clock, 20, 2.0)
     with ExitStack() as searches:
-        for _ in range(500):
-            queue.check("a")
-            searches.enter_context(queue.search("a"))
+        join(queue, searches, 500)
 
 
 def test_callers_share_a_full_queue(clock: Clock) -> None:
@@ -172,9 +170,7 @@ def test_callers_share_a_full_queue(clock: Clock) -> None:
     size = math.floor(queue.limit)
     assert size in (19, 20)
     with ExitStack() as greedy, ExitStack() as modest:
-        for _ in range(size):
-            queue.check("greedy")
-            greedy.enter_context(queue.search("greedy"))
+        join(queue, greedy, size, "greedy")
         assert queue.full_for("greedy")
         for _ in range(int(queue.limit / 2)):  # its half, whatever the other holds
             assert not queue.full_for("modest")
